@@ -1,0 +1,84 @@
+"""A pretrained model ready to be tuned: the model, its tokenizer, and where its parts are."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from deltaproof.backbones.roles import ROLES
+from deltaproof.backbones.sites import Site
+from deltaproof.errors import ConfigError, nearest
+
+
+@dataclass
+class Backbone:
+    """A sequence classifier in fp32 with its tokenizer, and its sites by role."""
+
+    model: nn.Module
+    tokenizer: Any
+    family: str
+    """The `model_type` of the configuration, such as `bert`."""
+    head: tuple[str, ...]
+    """Paths of the modules that every method trains: what the checkpoint lacked, or its classifier where it had one."""
+    n_layers: int
+    name: str
+    """As the user gave it."""
+    revision: str
+    """The commit on the hub; empty for a folder."""
+    fingerprint: str
+    """Sixteen hexadecimal digits of SHA-256 over configuration and weights as they were read."""
+    max_length: int
+    """Most tokens that model and tokenizer take."""
+    separates_pairs: bool
+    """Whether the tokenizer puts anything between the two texts of a pair (GPT-2's does not)."""
+    all_sites: tuple[Site, ...]
+    unreachable: dict[str, str] = field(default_factory=dict)
+    """Roles that the model has but no site can stand for, with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the results should know about this model."""
+
+    def sites(self, roles: Iterable[str], layers: Iterable[int] | None = None) -> list[Site]:
+        """The sites that play these roles, in the model's order; with `layers`, those of these layers only.
+
+        Raises:
+            ConfigError: a role or a layer does not exist, or nothing matches.
+        """
+        roles = list(roles)
+        self._check_roles(roles)
+        chosen = None if layers is None else self._checked_layers(layers)
+        found = [
+            site for site in self.all_sites if site.role in roles and (chosen is None or site.layer in chosen)
+        ]
+        if not found:
+            raise ConfigError(self._nothing_matches(roles, chosen))
+        return found
+
+    def module(self, site: Site | str) -> nn.Module:
+        """The module at a site or path."""
+        return self.model.get_submodule(site if isinstance(site, str) else site.path)
+
+    def _check_roles(self, roles: list[str]) -> None:
+        for role in roles:
+            if role not in ROLES:
+                raise ConfigError(f"`role` must be one that models have, got `{role}`; {nearest(role, ROLES)}")
+
+    def _checked_layers(self, layers: Iterable[int]) -> set[int]:
+        chosen = set(layers)
+        for layer in chosen:
+            if not 0 <= layer < self.n_layers:
+                raise ConfigError(
+                    f"`0 <= layer < n_layers` must hold in `{self.name}`, got layer {layer} with n_layers "
+                    f"{self.n_layers}; name layers from 0 to {self.n_layers - 1}"
+                )
+        return chosen
+
+    def _nothing_matches(self, roles: list[str], layers: set[int] | None) -> str:
+        has = [role for role in ROLES if any(site.role == role for site in self.all_sites)]
+        where = "" if layers is None else f" in layers {sorted(layers)}"
+        reasons = {self.unreachable[role] for role in roles if role in self.unreachable}
+        because = f" ({'; '.join(sorted(reasons))})" if reasons else ""
+        return (
+            f"the roles must match at least one site of `{self.name}`, got none for {', '.join(roles)}{where}"
+            f"{because}; this model has {', '.join(has)}"
+        )

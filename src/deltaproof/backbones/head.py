@@ -1,0 +1,92 @@
+"""What sits on top of a pretrained model: which modules are new, and how they start."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from deltaproof.backbones.locate import base_path, is_linear, joined
+from deltaproof.errors import BackboneError
+from deltaproof.seeding import sub_seed
+
+
+def head_paths(model: nn.Module, lacked: Collection[str]) -> tuple[str, ...]:
+    """Paths of the modules that every method trains.
+
+    Above the base model that is each module with something new in it, or all of them where the checkpoint is a
+    complete classifier. Inside the base model it is whatever was new, such as a pooler.
+
+    Args:
+        lacked: names of the parameters that the checkpoint did not hold.
+    """
+    on_top = modules_on_top(model)
+    new_on_top = [path for path in on_top if any(_inside(name, path) for name in lacked)]
+    base = base_path(model)
+    in_base = [name for name in lacked if base and _inside(name, base)]
+    return tuple(_largest_new_modules(model, in_base, base) + (new_on_top or on_top))
+
+
+def modules_on_top(model: nn.Module) -> list[str]:
+    """The model's own children with parameters, the base model left out: `classifier`, `pre_classifier`, `score` …"""
+    base = base_path(model)
+    return [name for name, child in model.named_children() if name != base and any(True for _ in child.parameters())]
+
+
+def check_base_was_loaded(model: nn.Module, name: str, lacked: Collection[str]) -> None:
+    """Refuse a checkpoint that holds less than half of the base model: a random model would be tuned unnoticed."""
+    base = base_path(model)
+    expected = [key for key, _ in model.named_parameters() if _inside(key, base)]
+    missing = [key for key in expected if key in lacked]
+    if 2 * len(missing) > len(expected):
+        raise BackboneError(
+            f"the checkpoint must hold the base model's weights, but `{name}` lacks {len(missing)} of "
+            f"{len(expected)}, such as `{missing[0]}`; check that config.json and the weights belong together"
+        )
+
+
+def output_layers(model: nn.Module, n_outputs: int) -> list[str]:
+    """Path of the last linear map on top, the one whose rows mean the labels."""
+    found = [
+        joined(top, path)
+        for top in modules_on_top(model)
+        for path, module in model.get_submodule(top).named_modules()
+        if is_linear(module) and module.weight.shape[0] == n_outputs  # type: ignore[union-attr, index]
+    ]
+    return found[-1:]
+
+
+@torch.no_grad()
+def start_afresh(model: Any, lacked: Iterable[str], seed: int) -> None:
+    """Draw the new parameters in the model's own way, from a generator that nothing else shares.
+
+    Loading draws them too, but in an order and from a state that may differ from one release to the next.
+    """
+    new = {name.rpartition(".")[0] for name in lacked}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(sub_seed(seed, "head"))
+        for path, module in model.named_modules():
+            if path in new:
+                _forget_that_it_was_initialised(module)
+                model._init_weights(module)
+
+
+def _forget_that_it_was_initialised(module: nn.Module) -> None:
+    for tensor in (module, *module.parameters(recurse=False)):
+        if hasattr(tensor, "_is_hf_initialized"):
+            del tensor._is_hf_initialized
+
+
+def _largest_new_modules(model: nn.Module, names: Collection[str], base: str) -> list[str]:
+    """The highest modules all of whose parameters are new, below the base model."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        parameters = [joined(path, name) for name, _ in module.named_parameters()]
+        is_new = _inside(path, base) and path != base and bool(parameters) and all(name in names for name in parameters)
+        if is_new and not any(_inside(path, parent) for parent in found):
+            found.append(path)
+    return found
+
+
+def _inside(name: str, path: str) -> bool:
+    return not path or name == path or name.startswith(path + ".")

@@ -1,0 +1,128 @@
+"""From a family's names to the sites of a model at hand."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from deltaproof.backbones.families import Family
+from deltaproof.backbones.roles import QKV
+from deltaproof.backbones.sites import Site
+from deltaproof.errors import BackboneError
+
+
+def find_sites(model: nn.Module, family: Family, head: Sequence[str]) -> tuple[Site, ...]:
+    """Every site of the model: the layers' linear maps in order, then norms, embeddings and the head."""
+    layers = layer_paths(model, family)
+    found = [site for index, path in enumerate(layers) for site in _linear_sites(model, family, path, index)]
+    found += _norm_sites(model, family, layers, head)
+    found += _embedding_sites(model, family)
+    found += _head_sites(model, family, head)
+    return tuple(found)
+
+
+def base_path(model: nn.Module) -> str:
+    """Path of the model below its head, such as `bert`."""
+    prefix = getattr(model, "base_model_prefix", "")
+    return prefix if isinstance(prefix, str) and hasattr(model, prefix) else ""
+
+
+def joined(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def layer_paths(model: nn.Module, family: Family) -> list[str]:
+    """Paths of the model's layers, first to last."""
+    path = joined(base_path(model), family.layers)
+    return [joined(path, name) for name, _ in _module(model, path, family).named_children()]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether this is a dense map with a two-dimensional weight: `nn.Linear`, or `Conv1D` as GPT-2 has it."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether this is a norm with a weight, told by the class name: each family has an RMS norm of its own."""
+    weight = getattr(module, "weight", None)
+    return type(module).__name__.endswith("Norm") and weight is not None and weight.ndim == 1
+
+
+def _module(model: nn.Module, path: str, family: Family) -> Any:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        raise BackboneError(
+            f"`{path}` must be a module of the model, as the family of model type `{model_type}` says, got none; "
+            f"register a corrected `Family` in deltaproof.backbones.FAMILIES under another model type"
+        ) from None
+
+
+def _linear_sites(model: nn.Module, family: Family, layer_path: str, layer: int) -> Iterator[Site]:
+    sharing = Counter(family.names.values())
+    start: Counter[str] = Counter()
+    for role, name in family.names.items():
+        path = joined(layer_path, name)
+        module = _module(model, path, family)
+        site = _whole(path, module, role, layer, family)
+        if sharing[name] > 1:
+            size = _fused_size(model, role, site, sharing[name])
+            rows = (start[name], start[name] + size)
+            start[name] += size
+            site = Site(path, role, layer, site.d_in, size, rows, site.transposed, family.stack)
+        yield site
+    for name, end in start.items():
+        d_out = _whole(name, _module(model, joined(layer_path, name), family), "", layer, family).d_out
+        if end != d_out:
+            raise BackboneError(
+                f"the roles that share `{joined(layer_path, name)}` must cover its {d_out} rows, got {end}; "
+                f"register a `Family` without them in deltaproof.backbones.FAMILIES"
+            )
+
+
+def _whole(path: str, module: Any, role: str, layer: int | None, family: Family) -> Site:
+    transposed = type(module).__name__ == "Conv1D"
+    d_out, d_in = module.weight.shape[::-1] if transposed else module.weight.shape
+    return Site(path, role, layer, d_in, d_out, None, transposed, family.stack)
+
+
+def _fused_size(model: nn.Module, role: str, site: Site, n_sharing: int) -> int:
+    """Rows of one role in a shared weight; with grouped-query attention keys and values have fewer heads."""
+    if role not in QKV:
+        return site.d_out // n_sharing
+    config: Any = model.config
+    n_heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    return int(head_width * (n_heads if role == "query" else n_key_heads))
+
+
+def _within(path: str, parents: Iterable[str]) -> bool:
+    return any(path == parent or path.startswith(parent + ".") for parent in parents)
+
+
+def _norm_sites(model: nn.Module, family: Family, layers: Sequence[str], head: Sequence[str]) -> Iterator[Site]:
+    for path, module in model.named_modules():
+        if is_norm(module) and not _within(path, head):
+            layer = next((index for index, parent in enumerate(layers) if _within(path, [parent])), None)
+            width = module.weight.shape[0]  # type: ignore[union-attr, index]
+            yield Site(path, "norm", layer, width, width, stack=family.stack)
+
+
+def _embedding_sites(model: Any, family: Family) -> Iterator[Site]:
+    """The token embedding and the tables beside it (positions, segments)."""
+    token = model.get_input_embeddings()
+    path = next(path for path, module in model.named_modules() if module is token)
+    parent = path.rpartition(".")[0]
+    for name, module in model.get_submodule(parent).named_children():
+        if isinstance(module, nn.Embedding):
+            n_rows, width = module.weight.shape
+            yield Site(joined(parent, name), "embedding", None, n_rows, width, transposed=True, stack=family.stack)
+
+
+def _head_sites(model: nn.Module, family: Family, head: Sequence[str]) -> Iterator[Site]:
+    for path, module in model.named_modules():
+        if is_linear(module) and _within(path, head):
+            yield _whole(path, module, "head", None, family)

@@ -1,0 +1,92 @@
+"""Find a model's roles by its structure, for families that the table does not know."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from deltaproof.backbones.families import Family
+from deltaproof.backbones.locate import base_path, is_linear
+from deltaproof.errors import BackboneError
+
+_QKV_WORDS = {"query": "q|wq|query", "key": "k|wk|key", "value": "v|wv|value"}
+_FUSED = re.compile(r"qkv|query_key_value|c_attn|in_proj", re.IGNORECASE)
+_GATE = re.compile(r"gate|(^|\.)w1$", re.IGNORECASE)
+_REASON = "one fused weight holds them, and its order of rows is not known"
+
+
+def discover_family(model: nn.Module) -> Family:
+    """Read the roles off names and shapes of the linear maps in the repeated layers.
+
+    Queries, keys and values are told by name. Of the rest a map that widens is `ffn_in` (or `ffn_gate`, by name), one
+    that narrows is `ffn_out`, and what comes back to the model's width from attention is `attention_out`.
+
+    Raises:
+        BackboneError: there is no repeated layer, or two maps could play one role.
+    """
+    base = model.get_submodule(base_path(model))
+    path, layers = _repeated_layers(model, base)
+    linears = {name: module for name, module in layers[0].named_modules() if is_linear(module)}
+    names: dict[str, str] = {}
+    unreachable: dict[str, str] = {}
+    for name, module in linears.items():
+        if _FUSED.search(name.rpartition(".")[2]):
+            unreachable = dict.fromkeys(_QKV_WORDS, _REASON)
+            continue
+        role = _role(name, module, linears)
+        if role in names:
+            raise _cannot(model, f"both `{names[role]}` and `{name}` could be `{role}`")
+        names[role] = name
+    if not names:
+        raise _cannot(model, "its layers hold no linear maps")
+    order = [*_QKV_WORDS, "attention_out", "ffn_in", "ffn_gate", "ffn_out"]
+    stack = "decoder" if hasattr(model, "score") else "encoder"  # transformers' name for the head of causal models
+    return Family(path, {role: names[role] for role in order if role in names}, stack, unreachable or None)  # type: ignore[arg-type]
+
+
+def _repeated_layers(model: nn.Module, base: nn.Module) -> tuple[str, nn.ModuleList]:
+    lists = [(path, module) for path, module in base.named_modules() if _is_stack(module)]
+    if not lists:
+        raise _cannot(model, "it has no list of equal layers")
+    path, layers = max(lists, key=lambda entry: sum(weight.numel() for weight in entry[1].parameters()))
+    assert isinstance(layers, nn.ModuleList)
+    return path, layers
+
+
+def _is_stack(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList) and len(module) > 0 and len({type(child) for child in module}) == 1
+
+
+def _role(name: str, module: Any, linears: dict[str, Any]) -> str:
+    last = name.rpartition(".")[2].lower()
+    for role, words in _QKV_WORDS.items():
+        if re.match(rf"(to_)?({words})(_|$)", last):
+            return role
+    d_in, d_out = _shape(module)
+    if d_out > d_in:
+        return "ffn_gate" if _GATE.search(name) else "ffn_in"
+    if d_out < d_in and any(_shape(other) == (d_out, d_in) for other in linears.values()):
+        return "ffn_out"
+    return "attention_out"
+
+
+def _shape(module: Any) -> tuple[int, int]:
+    """(d_in, d_out)"""
+    rows, columns = module.weight.shape
+    return (rows, columns) if type(module).__name__ == "Conv1D" else (columns, rows)
+
+
+def _cannot(model: Any, why: str) -> BackboneError:
+    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    some = ", ".join(f"`{name}`" for name in _examples(model))
+    return BackboneError(
+        f"each role must be one linear map per layer, but of family `{model_type}` {why}; say which is which: "
+        f'`deltaproof.backbones.FAMILIES.add("{model_type}")(Family(layers=…, names={{"query": …}}))`'
+        + (f"; linear maps here are {some}" if some else "")
+    )
+
+
+def _examples(model: nn.Module) -> Iterator[str]:
+    names = [name for name, module in model.named_modules() if is_linear(module)]
+    yield from names[:8]
