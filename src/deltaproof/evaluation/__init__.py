@@ -1,0 +1,1 @@
+"""Evaluation: what a tuned model answers, how well, how fast."""

@@ -1,0 +1,1 @@
+"""From a plan to specs, to records, to a table."""

@@ -1,0 +1,120 @@
+"""A method is a frozen set of hyperparameters whose `edits` say what changes where. The config is the method."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, TypeVar
+
+from deltaproof.backbones.backbone import Backbone
+from deltaproof.backbones.roles import ATTENTION, FFN
+from deltaproof.backbones.sites import Site
+from deltaproof.errors import ConfigError
+from deltaproof.methods.edits import Edit
+from deltaproof.registry import Registry
+from deltaproof.settings import Settings, parse_expression
+
+METHODS: Registry[type["Method"]] = Registry("method")
+M = TypeVar("M", bound="type[Method]")
+LINEAR_ROLES = (*ATTENTION, *FFN)
+"""Every linear map of a layer. LoRA on all of them matches full fine-tuning where LoRA on attention alone falls short
+(Schulman et al., 2025, "LoRA Without Regret")."""
+
+
+class Method(Settings):
+    """What to train. Subclasses add fields, `edits`, and the facts below, from which `deltaproof show` and the docs are made."""
+
+    idea: ClassVar[str]
+    """One sentence."""
+    equation: ClassVar[str]
+    paper: ClassVar[str]
+    trains: ClassVar[str]
+    """The number of trained parameters as a formula (the head comes on top, for every method)."""
+    advice: ClassVar[str]
+    """When to use it."""
+    learning_rate: ClassVar[float]
+    """Where the tuning grid is centred."""
+    starts_as_base: ClassVar[bool] = True
+    """Whether a fresh method leaves the model's output as it was; a method that does not says why in its docstring."""
+
+    def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
+        """Which edit goes to which site; None stands for the whole model."""
+        raise NotImplementedError
+
+    @property
+    def grid_centre(self) -> float:
+        """The learning rate that tuning starts from."""
+        return self.learning_rate
+
+    def notes(self, backbone: Backbone) -> list[str]:
+        """What a reader should know of this method on this model."""
+        return []
+
+    @property
+    def label(self) -> str:
+        """The method as one would type it: its name and the fields that differ from the defaults."""
+        fields = {
+            key: getattr(self, key)
+            for key, field in type(self).model_fields.items()
+            if getattr(self, key) != field.get_default(call_default_factory=True)
+        }
+        inside = ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in fields.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and every field, defaults included: what a record holds and `method_from` reads."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+
+def method(name: str) -> Any:
+    """Register a method under `name`."""
+
+    def enter(kind: M) -> M:
+        kind.name = name
+        METHODS.add(name)(kind)
+        return kind
+
+    return enter
+
+
+def method_from(source: "str | dict[str, Any] | Method") -> Method:
+    """A method from an expression such as `lora(rank=16)`, from a record's dict, or as it is.
+
+    >>> method_from("lora(rank=16)").label
+    'lora(rank=16)'
+    """
+    if isinstance(source, Method):
+        return source
+    if isinstance(source, dict):
+        fields = dict(source)
+        return _build(fields.pop("name", ""), [], fields)
+    return _build(*parse_expression(source))
+
+
+def _build(name: str, arguments: list[Any], fields: dict[str, Any]) -> Method:
+    if name not in METHODS:
+        from deltaproof.methods.peft_bridge import is_peft_type
+
+        if is_peft_type(name):
+            return METHODS["peft"](type=name, config=fields)
+    kind = METHODS[name]
+    if arguments:
+        raise ConfigError(f"`{name}` takes its settings by name, got {arguments!r}; write for example `lora(rank=8)`")
+    return kind(**fields)
+
+
+class LinearMethod(Method):
+    """A method that puts one edit on each linear layer of the chosen roles."""
+
+    roles: tuple[str, ...] = LINEAR_ROLES
+    """Roles of the layers that are changed."""
+    layers: tuple[int, ...] | None = None
+    """Numbers of the transformer layers that are changed, from 0; all when left out."""
+
+    def sites(self, backbone: Backbone) -> list[Site]:
+        return backbone.sites(self.roles, self.layers)
+
+
+def parameter_names(backbone: Backbone, sites: Iterable[Site]) -> list[str]:
+    """Names of the parameters that the sites' modules own, each once, in the order of the sites."""
+    names = [
+        f"{site.path}.{name}" for site in sites for name, _ in backbone.module(site).named_parameters(recurse=False)
+    ]
+    return list(dict.fromkeys(names))

@@ -1,0 +1,210 @@
+"""Tuned is a model with a method attached: what training changes, and what is saved, merged and shipped as a whole."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deltaproof.backbones.backbone import Backbone
+from deltaproof.backbones.sites import Site, bias_of, weight_of
+from deltaproof.errors import ConfigError
+from deltaproof.methods.base import Method
+from deltaproof.methods.edits import Context, Edit, ModelEdit, OutputEdit, Unfreeze, WeightEdit
+from deltaproof.seeding import generator
+
+
+class Tuned(nn.Module):
+    """A backbone, a method's edits on it, and the head: `tuned(**batch)` answers like the model."""
+
+    def __init__(self, backbone: Backbone, method: Method, placed: list[tuple[Site | None, Edit]]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.method = method
+        self.sites = [site for site, _ in placed]
+        self.edits = nn.ModuleList(edit for _, edit in placed)
+        self.model: nn.Module = backbone.model
+        self.context = Context()
+        self._hooks: list[Any] = []
+
+    def forward(self, **batch: Any) -> Any:
+        self.context.attention_mask = batch.get("attention_mask")
+        return self.model(**batch)
+
+    def placed(self) -> Iterator[tuple[Site | None, Edit]]:
+        yield from zip(self.sites, self.edits, strict=True)  # type: ignore[arg-type]  # a ModuleList holds Modules
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that training changes, by a stable name; a shared one once."""
+        names: dict[str, nn.Parameter] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                names[name] = parameter
+        seen = {id(parameter) for parameter in names.values()}
+        for name, parameter in self._edit_tensors(lambda edit: edit.named_parameters()):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                names[name] = parameter
+        return names
+
+    def _edit_tensors(self, of: Callable[[Edit], Iterator[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
+        count: dict[str, int] = defaultdict(int)
+        for site, edit in self.placed():
+            place = site.name if site else "model"
+            prefix = f"{place}#{count[place]}"
+            count[place] += 1
+            for name, tensor in of(edit):
+                yield f"{prefix}.{name}", tensor
+
+    def state(self) -> dict[str, Tensor]:
+        """What one more task adds: all that was trained and the edits' buffers, by stable names."""
+        buffers = dict(self._edit_tensors(lambda edit: edit.named_buffers()))
+        return {name: tensor.detach() for name, tensor in {**self.trained(), **buffers}.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put stored values into place; the names must be those of this method on this model, no more and no fewer."""
+        own = self.state()
+        if missing := sorted(own.keys() ^ state.keys()):
+            raise ConfigError(
+                f"a stored state must hold the tensors that `{self.method.label}` trains on {self.backbone.name}, "
+                f"these differ: {missing[:4]}; load it with the method and the model it was made with"
+            )
+        for name, tensor in state.items():
+            if own[name].shape != tensor.shape:
+                raise ConfigError(
+                    f"`{name}` must have the shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}; "
+                    f"load the state with the method, labels and model it was made with"
+                )
+            own[name].copy_(tensor)
+
+    @property
+    def n_trainable(self) -> int:
+        return sum(parameter.numel() for parameter in self.trained().values())
+
+    @property
+    def n_total(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def reachable_dimension(self) -> int:
+        """Dimension of the set of models that training can reach, the head included."""
+        ours = [parameter for edit in self.edits for parameter in edit.parameters()]
+        counted = {id(parameter) for parameter in ours}
+        rest = sum(parameter.numel() for parameter in self.trained().values() if id(parameter) not in counted)
+        shared = sum(parameter.numel() for parameter in ours) - sum({id(p): p.numel() for p in ours}.values())
+        return rest + sum(edit.reachable_dimension() for edit in self.edits) - shared  # type: ignore[operator,misc]
+
+    @property
+    def mergeable(self) -> bool:
+        return all(edit.mergeable for edit in self.edits)
+
+    @torch.no_grad()
+    def merge(self) -> nn.Module:
+        """Fold every edit into the base weights and let go of the hooks; returns the plain model."""
+        if not self.mergeable:
+            raise ConfigError(f"only changes of weights can be merged, `{self.method.label}` is more; keep it attached")
+        additions = []
+        for site, edit in self.placed():
+            if isinstance(edit, ModelEdit):
+                self.model = self.backbone.model = edit.merge()
+            elif isinstance(edit, WeightEdit) and site is not None:
+                module = self.backbone.module(site)
+                weight, bias = weight_of(module, site), bias_of(module, site)
+                additions.append((weight, edit.delta(weight)))
+                if bias is not None and (change := edit.delta_bias(bias)) is not None:
+                    additions.append((bias, change))
+        for target, change in additions:  # only now, so that several edits of one site all see the base weight
+            target += change.to(target.dtype)
+        self._release()
+        return self.model
+
+    def detach(self) -> nn.Module:
+        """Take the hooks off; the base weights are as before, unless the method trains them in place."""
+        for _, edit in self.placed():
+            if isinstance(edit, ModelEdit):
+                self.model = self.backbone.model = edit.unwrap()
+        self._release()
+        return self.model
+
+    def _release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self.sites, self.edits = [], nn.ModuleList()
+
+    def _hook_up(self) -> None:
+        by_path: dict[str, list[tuple[Site, Edit]]] = defaultdict(list)
+        for site, edit in self.placed():
+            if isinstance(edit, ModelEdit):
+                self.model = self.backbone.model = edit.wrap(self.model, self.backbone.head)
+            elif site is not None:
+                by_path[site.path].append((site, edit))
+        for path, here in by_path.items():
+            module = self.backbone.module(path)
+            if len(here) == 1 and isinstance(here[0][1], WeightEdit) and here[0][1].changes_input:
+                self._hooks.append(module.register_forward_pre_hook(_input_hook(here[0][1])))
+            else:
+                self._hooks.append(module.register_forward_hook(_output_hook(here, self.context)))
+
+
+def _input_hook(edit: WeightEdit) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (edit.changed_input(inputs[0]), *inputs[1:])
+
+    return hook
+
+
+def _output_hook(here: list[tuple[Site, Edit]], context: Context) -> Callable[..., Any]:
+    """Weight edits all see the site's frozen input, weight and output, and add up; output edits then follow in order."""
+    here = sorted(here, key=lambda placed: isinstance(placed[1], OutputEdit))  # stable
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+        frozen, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        changed = frozen
+        for site, edit in here:
+            rows = slice(*site.rows) if site.rows else slice(None)
+            if isinstance(edit, WeightEdit):
+                change = edit.contribution(
+                    _as(inputs[0], edit), frozen[..., rows], weight_of(module, site), bias_of(module, site)
+                ).to(frozen.dtype)
+            else:
+                before = changed[..., rows]
+                change = edit(before, context).to(frozen.dtype) - before
+            changed = changed + (change if site.rows is None else _embed(change, site.rows, frozen.shape[-1]))
+        return changed if rest is None else (changed, *rest)
+
+    return hook
+
+
+def _as(x: Tensor, edit: Edit) -> Tensor:
+    """The input in the precision of the edit's parameters, unless autocast takes care of that."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(next((parameter.dtype for parameter in edit.parameters()), x.dtype))
+
+
+def _embed(change: Tensor, rows: tuple[int, int], width: int) -> Tensor:
+    return nn.functional.pad(change, (rows[0], width - rows[1]))
+
+
+def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
+    """Freeze the base, put the method's edits in place and unfreeze what it trains; the head is trained by every method.
+
+    The start values come from `seed` alone, whatever was attached before and wherever the model lies.
+    """
+    placed = list(method.edits(backbone))
+    backbone.model.requires_grad_(False)
+    parameters = dict(backbone.model.named_parameters())
+    for path in backbone.head:
+        backbone.module(path).requires_grad_(True)
+    for position, (site, edit) in enumerate(placed):
+        if isinstance(edit, Unfreeze):
+            for name in edit.names:
+                parameters[name].requires_grad_(True)
+        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.d_in else None
+        edit.start(weight, generator(seed, "method", method.label, position))
+    tuned = Tuned(backbone, method, placed)
+    tuned._hook_up()
+    tuned.edits.to(next(backbone.model.parameters()).device)
+    return tuned

@@ -1,0 +1,1 @@
+"""Tasks ask and score."""

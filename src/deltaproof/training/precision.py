@@ -1,0 +1,41 @@
+"""Which precision the hardware is good at, and the accelerator to train on."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from deltaproof.errors import ConfigError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device by name; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"the device must exist on this machine, got `{name}` ({str(error).splitlines()[0]}); try `cpu`") from None
+    return device
+
+
+def pick_precision(wanted: str, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16`: what `wanted` comes to on this device. `auto` asks the hardware and never guesses."""
+    if wanted == "fp16" and device.type == "cpu":
+        raise ConfigError("fp16 needs an accelerator, got the CPU; use `precision = \"bf16\"` or `fp32`")
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("amx_tile") else "fp32"
+    return "fp32"
+
+
+def accelerator_for(device: torch.device, precision: str) -> Accelerator:
+    """A fresh Accelerator; accelerate keeps one per process, which may have been made for another precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")

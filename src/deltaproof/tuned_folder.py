@@ -1,0 +1,62 @@
+"""A tuned model on disk: everything that was trained, what is needed to answer with it, and nothing executable."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from deltaproof.backbones.load import load_backbone
+from deltaproof.errors import RecordError
+from deltaproof.methods import method_from
+from deltaproof.methods.tuned import Tuned, attach
+from deltaproof.records.spec import Spec
+from deltaproof.records.store import write_atomically, write_json
+from deltaproof.tasks.text import TextTask
+
+FACTS, TENSORS = "deltaproof.json", "deltaproof.safetensors"
+
+
+def save_tuned(tuned: Tuned, task: TextTask, spec: Spec, folder: Path) -> None:
+    """Write the whole of what training produced, head included; the facts come last, so a folder with facts is whole.
+
+    Full fine-tuning is a `transformers` folder; a low-rank method is a PEFT adapter as well (see `peft_format`).
+    """
+    from deltaproof.interop.peft_adapter import save_peft_adapter
+    from deltaproof.interop.transformers_folder import save_model_folder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if spec.method["name"] == "full":
+        save_model_folder(tuned.backbone, task.labels, folder)
+    else:
+        state = {name: tensor.cpu().contiguous().clone() for name, tensor in tuned.state().items()}
+        write_atomically(folder / TENSORS, safetensors.torch.save(state))
+        save_peft_adapter(tuned, folder)
+        tuned.backbone.tokenizer.save_pretrained(folder)
+    write_json(folder / FACTS, {"format": 1, "spec": asdict(spec), "task": task.to_json()})
+
+
+def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, TextTask, dict[str, Any]]:
+    """The tuned model as it was when saved, its task, and the spec it was made by."""
+    path = Path(folder) / FACTS
+    if not path.exists():
+        raise RecordError(f"`{folder}` must be a folder that `train` or `compare` saved, found no {FACTS}; for example `runs/NAME/best`")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    task, spec = TextTask.from_json(facts["task"]), facts["spec"]
+    labels = list(task.labels) if task.labels else None
+    is_full = spec["method"]["name"] == "full"
+    source = str(Path(folder).resolve()) if is_full else spec["model"]["name"]
+    backbone = load_backbone(
+        source, task.kind, task.n_outputs, labels=labels, seed=spec["seed"], trust_remote_code=trust_remote_code,
+        revision=None if is_full else spec["model"].get("revision") or None,
+    )  # fmt: skip
+    if not is_full and backbone.fingerprint != spec["model"]["fingerprint"]:
+        raise RecordError(
+            f"`{folder}` was tuned on `{spec['model']['name']}` with fingerprint {spec['model']['fingerprint']}, the model "
+            f"there now has {backbone.fingerprint}; bring back that model, as the adapter fits no other"
+        )
+    tuned = attach(backbone, method_from(spec["method"]), spec["seed"])
+    if not is_full:
+        tuned.load_state(safetensors.torch.load_file(Path(folder) / TENSORS))
+    return tuned.eval(), task, spec
