@@ -28,7 +28,7 @@ from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.loop import Outcome, train
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
-from deltaproof.tuned_folder import save_tuned
+from deltaproof.saving.folder import save_tuned
 
 Progress = Callable[[int, int, dict[str, float]], None]
 

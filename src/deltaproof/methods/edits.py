@@ -70,6 +70,10 @@ class WeightEdit(Edit):
         """
         return F.linear(x, self.delta(weight), None if bias is None else self.delta_bias(bias))
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """A (r, d_in) and B (d_out, r) with delta = B A, scale included, for an edit that has that form."""
+        return None
+
     changes_input: ClassVar[bool] = False
     """Whether the edit can be had by changing the site's input, which saves a second product with W."""
 

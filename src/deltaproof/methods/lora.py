@@ -34,6 +34,9 @@ class LowRank(WeightEdit):
     def contribution(self, x: Tensor, output: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(F.linear(self.dropout(x), self.a), self.b * self.scale)
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.a, self.scale * self.b
+
     def reachable_dimension(self) -> int:
         """Dimension of the m x n matrices of rank r: r (m + n - r)."""
         (r, n), m = self.a.shape, self.b.shape[0]

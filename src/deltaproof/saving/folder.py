@@ -23,8 +23,8 @@ def save_tuned(tuned: Tuned, task: TextTask, spec: Spec, folder: Path) -> None:
 
     Full fine-tuning is a `transformers` folder; a low-rank method is a PEFT adapter as well (see `peft_format`).
     """
-    from deltaproof.interop.peft_adapter import save_peft_adapter
-    from deltaproof.interop.transformers_folder import save_model_folder
+    from deltaproof.saving.peft_adapter import save_peft_adapter
+    from deltaproof.saving.transformers_folder import save_model_folder
 
     folder.mkdir(parents=True, exist_ok=True)
     if spec.method["name"] == "full":

@@ -1,0 +1,1 @@
+"""Engines take jobs to where they run."""

@@ -1,0 +1,133 @@
+"""From verdicts and costs to one sentence: quality, cost and certainty."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deltaproof.experiments import wording
+from deltaproof.metrics import Metric
+
+if TYPE_CHECKING:
+    from deltaproof.experiments.table import Row
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which contestant to take, and on what ground."""
+
+    name: str | None
+    sentence: str
+    basis: str
+    """What kind of evidence the choice rests on: which comparison confirms it, or that it is exploratory."""
+
+
+def recommend(
+    rows: Sequence["Row"], baselines: Sequence["Row"], reference: str, metric: Metric, margin: float
+) -> Recommendation:
+    """Take the cheapest contestant that is shown to be as good as the reference, or the best one shown to be better.
+
+    Cheapest means: least memory in training, then fewest bytes to store. Where nothing is shown, the reference stays, and
+    the sentence says what margin could have been shown.
+    """
+    done = {row.name: row for row in rows if row.status == "done"}
+    if reference not in done:
+        return _without_reference(list(done.values()), rows, reference, metric)
+    better = [row for row in done.values() if row.verdict == "better"]
+    equivalent = [row for row in done.values() if row.verdict == "equivalent"]
+    if better:
+        chosen = max(better, key=lambda row: row.comparison.difference if row.comparison else 0.0)
+    elif equivalent:
+        chosen = min(equivalent, key=lambda row: _expense(row))
+        if _expense(chosen) > _expense(done[reference]):
+            chosen = done[reference]
+    else:
+        chosen = done[reference]
+    sentence = _sentence(chosen, done[reference], metric, margin) if chosen.name != reference else _reference_sentence(done, reference, metric, margin)
+    return Recommendation(chosen.name, sentence + _baseline_clause(baselines, metric), _basis(chosen, done, reference))
+
+
+def _expense(row: "Row") -> tuple[float, float]:
+    memory = row.cost.get("peak_device_memory_bytes") or row.cost.get("peak_memory_bytes") or 0.0
+    return memory, row.cost.get("stored_bytes") or 0.0
+
+
+def _sentence(row: "Row", reference: "Row", metric: Metric, margin: float) -> str:
+    comparison = row.comparison
+    assert comparison is not None, "a contestant that is not the reference was compared with it"
+    low, high = wording.signed(comparison.low, metric.unit), wording.signed(comparison.high, metric.unit)
+    difference = f"{wording.signed(comparison.difference, metric.unit)}, 95 % interval {low} to {high}"
+    if comparison.verdict == "better":
+        claim = f"better than {reference.name} in {_spoken(metric)} ({difference})"
+    else:
+        claim = f"equivalent to {reference.name} within {wording.amount(margin, metric.unit)} of {_spoken(metric)} ({difference})"
+    return f"{row.name}: {claim}; {_cost_clause(row, reference)}."
+
+
+def _spoken(metric: Metric) -> str:
+    return metric.name.replace("_", " ")
+
+
+def _cost_clause(row: "Row", reference: "Row") -> str:
+    parts = [f"trains {wording.share(row.cost.get('trainable_fraction') or 0.0)} of the weights"]
+    for (mine, theirs), what in (((_expense(row)[0], _expense(reference)[0]), "memory"), ((row.cost.get("train_seconds"), reference.cost.get("train_seconds")), "training time")):
+        if mine and theirs and abs(mine / theirs - 1) >= 0.02:
+            parts.append(f"{abs(mine / theirs - 1):.0%} {'less' if mine < theirs else 'more'} {what}".replace("%", " %"))
+    parts.append(f"{wording.size(row.cost.get('stored_bytes'))} to store instead of {wording.size(reference.cost.get('stored_bytes'))}")
+    return ", ".join(parts)
+
+
+def _reference_sentence(done: dict[str, "Row"], reference: str, metric: Metric, margin: float) -> str:
+    others = [row for row in done.values() if row.comparison is not None]
+    if not others:
+        return f"{reference}: the only contestant that came through, so nothing was compared."
+    equivalent = [row.name for row in others if row.verdict == "equivalent"]
+    if equivalent:
+        return (
+            f"{reference}: {', '.join(equivalent)} {'is' if len(equivalent) == 1 else 'are'} equivalent within "
+            f"{wording.amount(margin, metric.unit)}, but no cheaper here."
+        )
+    unclear = [row for row in others if row.verdict == "cannot tell"]
+    if not unclear:
+        return f"{reference}: better than every other contestant in {_spoken(metric)}."
+    nearest = min(unclear, key=lambda row: row.comparison.shown_margin if row.comparison else 0.0)
+    assert nearest.comparison is not None, "taken from the rows that were compared"
+    return (
+        f"{reference}, for want of proof: {nearest.name} comes closest and would be equivalent within "
+        f"{wording.amount(nearest.comparison.shown_margin, metric.unit)} of {_spoken(metric)}, but not within "
+        f"{wording.amount(margin, metric.unit)}; more test examples or seeds would tell."
+    )
+
+
+def _basis(chosen: "Row", done: dict[str, "Row"], reference: str) -> str:
+    n = len(done) - 1
+    if chosen.name == reference:
+        return f"{n} comparison{'s' if n != 1 else ''} with {reference}, error rate held over all of them (Holm)"
+    same = [row.name for row in done.values() if row.verdict == chosen.verdict and row.name != chosen.name]
+    text = f"confirmatory: {chosen.name} against {reference}, one of {n} planned comparisons (Holm)"
+    if same:
+        choice = "the one with the highest test score" if chosen.verdict == "better" else "the cheapest"
+        text += f"; that it is {choice} among those {chosen.verdict} ({', '.join([chosen.name, *same])}) is exploratory"
+    return text + "; holds for the settings that tuning chose"
+
+
+def _without_reference(done: list["Row"], rows: Sequence["Row"], reference: str, metric: Metric) -> Recommendation:
+    status = next((row.status for row in rows if row.name == reference), "missing")
+    ended = {"out_of_memory": "did not fit into memory", "diverged": "diverged", "missing": "has not run to the end yet"}.get(status, "failed")
+    if not done:
+        return Recommendation(None, f"Nothing to recommend: the reference {reference} {ended}, and no other contestant came through.", "no results")
+    sign = 1 if metric.higher_is_better else -1
+    best = max(done, key=lambda row: sign * row.scores[metric.name].mean)
+    return Recommendation(
+        best.name,
+        f"{best.name} has the best mean {_spoken(metric)} ({wording.score(best.scores[metric.name].mean, metric.unit)}) of those that came "
+        f"through; the reference {reference} {ended}, so nothing was compared with it.",
+        "exploratory: the best of several on the test split; name a `fallback_reference` for a verdict",
+    )
+
+
+def _baseline_clause(baselines: Sequence["Row"], metric: Metric) -> str:
+    """A warning where a model that needs no fine-tuning is not shown to be worse."""
+    strong = [row for row in baselines if row.comparison is not None and row.comparison.verdict != "worse"]
+    if not strong:
+        return ""
+    return f" Need you fine-tune at all? {strong[0].name} ({wording.score(strong[0].scores[metric.name].mean, metric.unit)}) is not shown to be worse."

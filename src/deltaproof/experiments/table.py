@@ -1,0 +1,254 @@
+"""The answer: what every contestant reached, what it cost, and what can be said of it. Made from records, without torch."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from deltaproof.errors import RecordError
+from deltaproof.experiments import wording
+from deltaproof.experiments.gates import Gate, check_gates
+from deltaproof.experiments.recommendation import Recommendation, recommend
+from deltaproof.metrics import METRICS, Metric, per_unit
+from deltaproof.records.record import Record
+from deltaproof.records.store import Store
+from deltaproof.stats import Comparison, Interval, compare, mean_interval
+
+COST_FIELDS = (
+    "n_trainable", "n_total", "reachable_dimension", "train_seconds", "examples_per_second", "train_flops", "stored_bytes",
+    "peak_memory_bytes", "peak_device_memory_bytes", "latency_seconds", "merged_latency_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant or baseline."""
+
+    name: str
+    status: str
+    """`done`; or how it ended: `diverged`, `out_of_memory`, `failed`; or `missing` while its runs are not all there."""
+    scores: dict[str, Interval] = field(default_factory=dict)
+    """Metric to mean over seeds and units, with its 95 % interval."""
+    comparison: Comparison | None = None
+    """Against the reference, on the deciding metric."""
+    cost: dict[str, float | None] = field(default_factory=dict)
+    """Mean over the final runs."""
+    learning_rate: float | None = None
+    at_edge: bool = False
+    """Whether the chosen learning rate is the lowest or highest of those tried, so that a better one may lie beyond."""
+    keys: tuple[str, ...] = ()
+    """Records of the final runs, in the order of their seeds."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str | None:
+        return self.comparison.verdict if self.comparison else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The result of an experiment. Prints well; `to_dataframe`, `to_json` and `plot` for the rest."""
+
+    metric: Metric
+    reference: str
+    margin: float
+    alpha: float
+    rows: tuple[Row, ...]
+    baselines: tuple[Row, ...]
+    recommendation: Recommendation
+    gates: tuple[Gate, ...]
+    experiment: dict[str, Any]
+    """What stands in `experiment.json`."""
+    folder: str
+
+    def row(self, name: str) -> Row:
+        for row in (*self.rows, *self.baselines):
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    @property
+    def is_gate_failed(self) -> bool:
+        return any(not gate.holds for gate in self.gates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: what `--json` prints."""
+        return {
+            "metric": self.metric.name,
+            "higher_is_better": self.metric.higher_is_better,
+            "reference": self.reference,
+            "margin": self.margin,
+            "alpha": self.alpha,
+            "recommendation": self.recommendation.sentence,
+            "recommended": self.recommendation.name,
+            "recommendation_basis": self.recommendation.basis,
+            "methods": [_row_json(row, self.metric) for row in self.rows],
+            "baselines": [_row_json(row, self.metric) for row in self.baselines],
+            "gates": [asdict(gate) for gate in self.gates],
+            "data": self.experiment["data"],
+            "model": self.experiment["model"],
+            "folder": self.folder,
+        }
+
+    def to_dataframe(self) -> Any:
+        """One row per contestant and baseline, as a pandas DataFrame."""
+        import pandas  # comes with the [hub] and [dev] extras; not needed otherwise
+
+        rows = []
+        for row in (*self.rows, *self.baselines):
+            flat = _row_json(row, self.metric)
+            cost = flat.pop("cost")
+            rows.append({**flat.pop("scores"), **flat, **cost})
+        return pandas.DataFrame(rows).set_index("name")
+
+    def plot(self) -> Any:
+        """The forest plot of differences to the reference; shows itself in a notebook."""
+        from deltaproof.report.figures import forest_plot
+
+        return forest_plot(self)
+
+    def to_text(self, width: int = 110) -> str:
+        """The table, the sentence and what to know, as plain text."""
+        from deltaproof.experiments.text import table_text
+
+        return table_text(self, width)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+
+def _row_json(row: Row, metric: Metric) -> dict[str, Any]:
+    main = row.scores.get(metric.name)
+    comparison = row.comparison
+    return {
+        "name": row.name,
+        "status": row.status,
+        "mean": main.mean if main else None,
+        "low": main.low if main else None,
+        "high": main.high if main else None,
+        "verdict": row.verdict,
+        "note": comparison.note if comparison else "",
+        "difference": comparison.difference if comparison else None,
+        "difference_low": comparison.low if comparison else None,
+        "difference_high": comparison.high if comparison else None,
+        "p_difference": comparison.p_difference_holm if comparison else None,
+        "p_equivalence": comparison.p_equivalence_holm if comparison else None,
+        "detectable_difference": comparison.detectable_difference if comparison else None,
+        "shown_margin": comparison.shown_margin if comparison else None,
+        "n_seeds": len(row.keys),
+        "learning_rate": row.learning_rate,
+        "learning_rate_at_edge": row.at_edge,
+        "scores": {name: interval.mean for name, interval in row.scores.items()},
+        "cost": row.cost,
+        "notes": list(row.notes),
+    }
+
+
+def table_from(store: Store) -> Table:
+    """Read an experiment's records and say what they show."""
+    experiment = store.experiment()
+    metrics = [METRICS[name] for name in experiment["task"]["metrics"]]
+    main = metrics[0]
+    rows, units = [], {}
+    for contestant in experiment["contestants"]:
+        row, per_seed = _row(store, contestant, metrics)
+        rows.append(row)
+        if row.status == "done":
+            units[row.name] = per_seed
+    baselines = []
+    for entry in experiment["baselines"]:
+        row, per_seed = _row(store, {"name": entry["name"], "final": [entry["key"]]}, metrics)
+        baselines.append(row)
+        units[row.name] = per_seed
+    reference = _reference(experiment, {row.name: row for row in rows})
+    margin, alpha = experiment["margin"], experiment["alpha"]
+    names = [row.name for row in rows if row.name in units]
+    compared = _compare({name: units[name] for name in names}, reference, margin, alpha, main)
+    against_baselines = {
+        row.name: _compare({reference: units[reference], row.name: np.repeat(units[row.name], len(units[reference]), 0)},
+                           reference, margin, alpha, main)[row.name]
+        for row in baselines if reference in units
+    }  # fmt: skip
+    rows = [Row(**{**vars(row), "comparison": compared.get(row.name)}) for row in rows]
+    baselines = [Row(**{**vars(row), "comparison": against_baselines.get(row.name)}) for row in baselines]
+    return Table(
+        main, reference, margin, alpha, tuple(rows), tuple(baselines),
+        recommend(rows, baselines, reference, main, margin), tuple(check_gates(experiment["plan"]["require"], rows, baselines)),
+        experiment, str(store.folder),
+    )  # fmt: skip
+
+
+def _compare(
+    units: dict[str, np.ndarray], reference: str, margin: float, alpha: float, metric: Metric
+) -> dict[str, Comparison]:
+    if reference not in units or len(units) < 2:
+        return {}
+    return compare(units, reference, margin, alpha, metric.higher_is_better, metric.unit)
+
+
+def _reference(experiment: dict[str, Any], rows: dict[str, Row]) -> str:
+    """The reference named by the plan, or its declared fallback where that did not come through."""
+    reference: str = experiment["reference"]
+    fallback: str | None = experiment.get("fallback_reference")
+    if fallback and rows[reference].status not in ("done", "missing") and rows[fallback].status == "done":
+        return fallback
+    return reference
+
+
+def _row(store: Store, contestant: dict[str, Any], metrics: list[Metric]) -> tuple[Row, np.ndarray]:
+    """A contestant's row, and its deciding scores by seed and unit, (seeds, units)."""
+    name, keys = contestant["name"], tuple(contestant.get("final") or ())
+    records = [store.find(key) for key in keys]
+    found = [record for record in records if record is not None]
+    facts: dict[str, Any] = {
+        "learning_rate": contestant.get("learning_rate"),
+        "at_edge": contestant.get("at_edge", False),
+        "keys": keys,
+        "cost": _mean_cost(found),
+        "notes": tuple(dict.fromkeys([*contestant.get("notes", []), *(note for record in found for note in record.notes)])),
+    }
+    status = contestant.get("status") or _status(records)
+    if status != "done":
+        return Row(name, status, **facts), np.empty((0, 0))
+    answers = [store.predictions(key) for key in keys]
+    for other in answers[1:]:
+        if other.ids != answers[0].ids:
+            raise RecordError(f"the runs of `{name}` must answer the same examples, theirs differ; run the experiment anew")
+    by_metric = {metric.name: np.stack([per_unit(metric, answer) for answer in answers]) for metric in metrics}
+    scores = {}
+    for metric in metrics:
+        interval = mean_interval(by_metric[metric.name])
+        mean = fmean(record.test[metric.name] for record in found)  # the score itself: pseudo-values differ by their bias
+        scores[metric.name] = Interval(mean, interval.low + mean - interval.mean, interval.high + mean - interval.mean, interval.standard_error)
+    return Row(name, status, scores, **facts), by_metric[metrics[0].name]
+
+
+def _status(records: list[Record | None]) -> str:
+    if not records or any(record is None for record in records):
+        return "missing"
+    worst = [record.status for record in records if record is not None and record.status != "done"]
+    return worst[0] if worst else "done"
+
+
+def _mean_cost(records: list[Record]) -> dict[str, float | None]:
+    costs = [record.cost for record in records if record.cost is not None]
+    means: dict[str, float | None] = {}
+    for name in COST_FIELDS if costs else ():
+        values = [getattr(cost, name) for cost in costs if getattr(cost, name) is not None]
+        means[name] = fmean(values) if values else None
+    if costs:
+        means["trainable_fraction"] = costs[0].n_trainable / max(1, costs[0].n_total)
+    return means
+
+
+def dumps(table: Table) -> str:
+    """The table as one JSON object."""
+    return json.dumps(table.to_json(), indent=1, ensure_ascii=False, default=float)
+
+
+__all__ = ["Row", "Table", "dumps", "table_from", "wording"]
