@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from deltaproof.backbones.roles import QKV
 from deltaproof.registry import Registry
 
 
@@ -22,7 +23,7 @@ class Family:
     layers: str
     """Path of the list of layers inside the base model."""
     names: Mapping[str, str]
-    """Role to module path inside a layer."""
+    """Role to module path inside a layer. Hybrid models have it in some of their layers only."""
     stack: Literal["encoder", "decoder"] = "encoder"
     unreachable: Mapping[str, str] | None = None
     """Roles the model has but that no site can stand for, with the reason."""
@@ -59,7 +60,8 @@ _DEBERTA_V2 = Family(
 _enter(_DEBERTA_V2, "deberta-v2")  # DeBERTa-v3 checkpoints carry this model type too
 
 _INTERLEAVED = "their rows alternate head by head in one fused weight, so none of them is a range of rows"
-_enter(Family("encoder.layer", _BERT_REST, unreachable=dict.fromkeys(("query", "key", "value"), _INTERLEAVED)), "deberta")
+_DEBERTA = Family("encoder.layer", _BERT_REST, unreachable=dict.fromkeys(QKV, _INTERLEAVED))
+_enter(_DEBERTA, "deberta")
 
 _MPNET = Family(
     "encoder.layer",
@@ -141,7 +143,7 @@ _LLAMA = Family(
     },
     stack="decoder",
 )
-_enter(_LLAMA, "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3")
+_enter(_LLAMA, "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "qwen3_5_text")
 
 _PHI3 = Family(
     "layers",
@@ -169,6 +171,6 @@ _GPT_NEOX = Family(
     "layers",
     {"attention_out": "attention.dense", "ffn_in": "mlp.dense_h_to_4h", "ffn_out": "mlp.dense_4h_to_h"},
     stack="decoder",
-    unreachable=dict.fromkeys(("query", "key", "value"), _INTERLEAVED),
+    unreachable=dict.fromkeys(QKV, _INTERLEAVED),
 )
 _enter(_GPT_NEOX, "gpt_neox")

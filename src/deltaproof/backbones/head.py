@@ -1,6 +1,6 @@
 """What sits on top of a pretrained model: which modules are new, and how they start."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,20 +11,21 @@ from deltaproof.errors import BackboneError
 from deltaproof.seeding import sub_seed
 
 
-def head_paths(model: nn.Module, lacked: Collection[str]) -> tuple[str, ...]:
+def head_paths(model: nn.Module, lacked: Collection[str], is_classifier: bool) -> tuple[str, ...]:
     """Paths of the modules that every method trains.
 
-    Above the base model that is each module with something new in it, or all of them where the checkpoint is a
-    complete classifier. Inside the base model it is whatever was new, such as a pooler.
+    On top of the base model that is each module with something new in it (ModernBERT's first one is pretrained), or
+    all of them where the checkpoint was a classifier already. Inside the base model it is what was new, such as a
+    pooler.
 
     Args:
         lacked: names of the parameters that the checkpoint did not hold.
     """
     on_top = modules_on_top(model)
-    new_on_top = [path for path in on_top if any(_inside(name, path) for name in lacked)]
+    new_on_top = [path for path in on_top if is_classifier or any(_inside(name, path) for name in lacked)]
     base = base_path(model)
     in_base = [name for name in lacked if base and _inside(name, base)]
-    return tuple(_largest_new_modules(model, in_base, base) + (new_on_top or on_top))
+    return tuple(_largest_new_modules(model, in_base, base) + new_on_top)
 
 
 def modules_on_top(model: nn.Module) -> list[str]:
@@ -45,36 +46,34 @@ def check_base_was_loaded(model: nn.Module, name: str, lacked: Collection[str]) 
         )
 
 
-def output_layers(model: nn.Module, n_outputs: int) -> list[str]:
-    """Path of the last linear map on top, the one whose rows mean the labels."""
-    found = [
+def output_parameters(model: nn.Module, n_outputs: int) -> set[str]:
+    """Names of the parameters of the last linear map on top, the one whose rows mean the labels."""
+    maps = [
         joined(top, path)
         for top in modules_on_top(model)
         for path, module in model.get_submodule(top).named_modules()
-        if is_linear(module) and module.weight.shape[0] == n_outputs  # type: ignore[union-attr, index]
+        if is_linear(module) and module.weight.shape[0] == n_outputs
     ]
-    return found[-1:]
+    return {f"{path}.{name}" for path in maps[-1:] for name, _ in model.get_submodule(path).named_parameters()}
 
 
 @torch.no_grad()
-def start_afresh(model: Any, lacked: Iterable[str], seed: int) -> None:
+def start_afresh(model: Any, lacked: Collection[str], seed: int) -> None:
     """Draw the new parameters in the model's own way, from a generator that nothing else shares.
 
     Loading draws them too, but in an order and from a state that may differ from one release to the next.
     """
-    new = {name.rpartition(".")[0] for name in lacked}
+    # transformers draws what does not carry this mark; a module that carries it is passed over whole.
+    for module in model.modules():
+        module._is_hf_initialized = False
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in tensors:
+        tensor._is_hf_initialized = name not in lacked
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(sub_seed(seed, "head"))
-        for path, module in model.named_modules():
-            if path in new:
-                _forget_that_it_was_initialised(module)
-                model._init_weights(module)
-
-
-def _forget_that_it_was_initialised(module: nn.Module) -> None:
-    for tensor in (module, *module.parameters(recurse=False)):
-        if hasattr(tensor, "_is_hf_initialized"):
-            del tensor._is_hf_initialized
+        model.initialize_weights()
+    for marked in (*model.modules(), *(tensor for _, tensor in tensors)):
+        del marked._is_hf_initialized
 
 
 def _largest_new_modules(model: nn.Module, names: Collection[str], base: str) -> list[str]:

@@ -16,6 +16,9 @@ def find_sites(model: nn.Module, family: Family, head: Sequence[str]) -> tuple[S
     """Every site of the model: the layers' linear maps in order, then norms, embeddings and the head."""
     layers = layer_paths(model, family)
     found = [site for index, path in enumerate(layers) for site in _linear_sites(model, family, path, index)]
+    for role, name in family.names.items():
+        present = next((site for site in found if site.role == role), None)
+        _require(model, present, joined(layers[0], name))
     found += _norm_sites(model, family, layers, head)
     found += _embedding_sites(model, family)
     found += _head_sites(model, family, head)
@@ -35,7 +38,9 @@ def joined(*parts: str) -> str:
 def layer_paths(model: nn.Module, family: Family) -> list[str]:
     """Paths of the model's layers, first to last."""
     path = joined(base_path(model), family.layers)
-    return [joined(path, name) for name, _ in _module(model, path, family).named_children()]
+    layers = _submodule(model, path)
+    _require(model, layers, path)
+    return [joined(path, name) for name, _ in layers.named_children()]
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -46,18 +51,31 @@ def is_linear(module: nn.Module) -> bool:
 def is_norm(module: nn.Module) -> bool:
     """Whether this is a norm with a weight, told by the class name: each family has an RMS norm of its own."""
     weight = getattr(module, "weight", None)
-    return type(module).__name__.endswith("Norm") and weight is not None and weight.ndim == 1
+    return "norm" in type(module).__name__.lower() and weight is not None and weight.ndim == 1
 
 
-def _module(model: nn.Module, path: str, family: Family) -> Any:
+def token_embedding(model: Any) -> Any:
+    """The module that turns token ids into vectors; None for the few models without one (CANINE hashes characters)."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
+def _submodule(model: nn.Module, path: str) -> Any:
     try:
         return model.get_submodule(path)
     except AttributeError:
+        return None
+
+
+def _require(model: nn.Module, module: Any, path: str) -> None:
+    if module is None:
         model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         raise BackboneError(
-            f"`{path}` must be a module of the model, as the family of model type `{model_type}` says, got none; "
-            f"register a corrected `Family` in deltaproof.backbones.FAMILIES under another model type"
-        ) from None
+            f"`{path}` must be a module of the model, as the table says for family `{model_type}`, got none; "
+            f"correct that family's entry in deltaproof.backbones.families"
+        )
 
 
 def _linear_sites(model: nn.Module, family: Family, layer_path: str, layer: int) -> Iterator[Site]:
@@ -65,7 +83,9 @@ def _linear_sites(model: nn.Module, family: Family, layer_path: str, layer: int)
     start: Counter[str] = Counter()
     for role, name in family.names.items():
         path = joined(layer_path, name)
-        module = _module(model, path, family)
+        module = _submodule(model, path)
+        if module is None:  # a layer of another kind in a hybrid model
+            continue
         site = _whole(path, module, role, layer, family)
         if sharing[name] > 1:
             size = _fused_size(model, role, site, sharing[name])
@@ -74,7 +94,7 @@ def _linear_sites(model: nn.Module, family: Family, layer_path: str, layer: int)
             site = Site(path, role, layer, site.d_in, size, rows, site.transposed, family.stack)
         yield site
     for name, end in start.items():
-        d_out = _whole(name, _module(model, joined(layer_path, name), family), "", layer, family).d_out
+        d_out = _whole(name, _submodule(model, joined(layer_path, name)), "", layer, family).d_out
         if end != d_out:
             raise BackboneError(
                 f"the roles that share `{joined(layer_path, name)}` must cover its {d_out} rows, got {end}; "
@@ -92,7 +112,7 @@ def _fused_size(model: nn.Module, role: str, site: Site, n_sharing: int) -> int:
     """Rows of one role in a shared weight; with grouped-query attention keys and values have fewer heads."""
     if role not in QKV:
         return site.d_out // n_sharing
-    config: Any = model.config
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     n_heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
@@ -107,13 +127,15 @@ def _norm_sites(model: nn.Module, family: Family, layers: Sequence[str], head: S
     for path, module in model.named_modules():
         if is_norm(module) and not _within(path, head):
             layer = next((index for index, parent in enumerate(layers) if _within(path, [parent])), None)
-            width = module.weight.shape[0]  # type: ignore[union-attr, index]
+            width = module.weight.shape[0]
             yield Site(path, "norm", layer, width, width, stack=family.stack)
 
 
 def _embedding_sites(model: Any, family: Family) -> Iterator[Site]:
     """The token embedding and the tables beside it (positions, segments)."""
-    token = model.get_input_embeddings()
+    token = token_embedding(model)
+    if token is None:
+        return
     path = next(path for path, module in model.named_modules() if module is token)
     parent = path.rpartition(".")[0]
     for name, module in model.get_submodule(parent).named_children():

@@ -8,6 +8,7 @@ from torch import nn
 
 from deltaproof.backbones.families import Family
 from deltaproof.backbones.locate import base_path, is_linear
+from deltaproof.backbones.roles import ATTENTION, FFN, QKV
 from deltaproof.errors import BackboneError
 
 _QKV_WORDS = {"query": "q|wq|query", "key": "k|wk|key", "value": "v|wv|value"}
@@ -19,20 +20,20 @@ _REASON = "one fused weight holds them, and its order of rows is not known"
 def discover_family(model: nn.Module) -> Family:
     """Read the roles off names and shapes of the linear maps in the repeated layers.
 
-    Queries, keys and values are told by name. Of the rest a map that widens is `ffn_in` (or `ffn_gate`, by name), one
-    that narrows is `ffn_out`, and what comes back to the model's width from attention is `attention_out`.
+    Queries, keys and values are told by name; another map inside attention is `attention_out`. Of the rest a map that
+    widens is `ffn_in` (or `ffn_gate`, by name), one that narrows back is `ffn_out`, a square one `attention_out`.
 
     Raises:
         BackboneError: there is no repeated layer, or two maps could play one role.
     """
     base = model.get_submodule(base_path(model))
     path, layers = _repeated_layers(model, base)
-    linears = {name: module for name, module in layers[0].named_modules() if is_linear(module)}
+    linears = {name: module for layer in layers for name, module in layer.named_modules() if is_linear(module)}
     names: dict[str, str] = {}
     unreachable: dict[str, str] = {}
     for name, module in linears.items():
         if _FUSED.search(name.rpartition(".")[2]):
-            unreachable = dict.fromkeys(_QKV_WORDS, _REASON)
+            unreachable = dict.fromkeys(QKV, _REASON)
             continue
         role = _role(name, module, linears)
         if role in names:
@@ -40,18 +41,31 @@ def discover_family(model: nn.Module) -> Family:
         names[role] = name
     if not names:
         raise _cannot(model, "its layers hold no linear maps")
-    order = [*_QKV_WORDS, "attention_out", "ffn_in", "ffn_gate", "ffn_out"]
     stack = "decoder" if hasattr(model, "score") else "encoder"  # transformers' name for the head of causal models
-    return Family(path, {role: names[role] for role in order if role in names}, stack, unreachable or None)  # type: ignore[arg-type]
+    return Family(path, {role: names[role] for role in (*ATTENTION, *FFN) if role in names}, stack, unreachable or None)  # type: ignore[arg-type]
 
 
 def _repeated_layers(model: nn.Module, base: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = [(path, module) for path, module in base.named_modules() if _is_stack(module)]
     if not lists:
         raise _cannot(model, "it has no list of equal layers")
-    path, layers = max(lists, key=lambda entry: sum(weight.numel() for weight in entry[1].parameters()))
+    path, layers = max(lists, key=lambda entry: _n_weights(entry[1]))
     assert isinstance(layers, nn.ModuleList)
+    size = _n_weights(layers)
+    twins = [name for name, other in lists if not _nested(name, path) and 10 * _n_weights(other) > size]
+    if twins:
+        raise _cannot(model, f"the layers are spread over several lists, such as `{path}` and `{twins[0]}`")
     return path, layers
+
+
+def _n_weights(module: nn.Module) -> int:
+    """Weights of the linear maps in it."""
+    weights: Iterator[Any] = (part.weight for part in module.modules() if is_linear(part))
+    return sum(weight.numel() for weight in weights)
+
+
+def _nested(path: str, other: str) -> bool:
+    return path == other or path.startswith(other + ".") or other.startswith(path + ".")
 
 
 def _is_stack(module: nn.Module) -> bool:
@@ -63,6 +77,8 @@ def _role(name: str, module: Any, linears: dict[str, Any]) -> str:
     for role, words in _QKV_WORDS.items():
         if re.match(rf"(to_)?({words})(_|$)", last):
             return role
+    if "att" in name.lower():
+        return "attention_out"
     d_in, d_out = _shape(module)
     if d_out > d_in:
         return "ffn_gate" if _GATE.search(name) else "ffn_in"

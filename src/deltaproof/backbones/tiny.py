@@ -10,6 +10,7 @@ import torch
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.head import modules_on_top
 from deltaproof.backbones.load import PROBLEM_TYPES, as_backbone
+from deltaproof.backbones.quiet import quiet
 from deltaproof.errors import ConfigError, nearest
 from deltaproof.seeding import sub_seed
 
@@ -54,6 +55,8 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     "gemma2": _WIDE_HEADS,
     "gemma3_text": _WIDE_HEADS,
     "smollm3": _GROUPED,
+    "qwen3_5_text": {**_WIDE_HEADS, "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2,
+                     "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
     "phi3": _GROUPED,
     "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "init_std": 0.2,
             "max_position_embeddings": 128, "word_embed_proj_dim": 32},
@@ -92,7 +95,8 @@ def save_tiny(family: str, folder: str | Path, seed: int = 0, dropout: float = 0
 
     tokenizer = tiny_tokenizer(family)
     model = _seeded(AutoModel, _config(family, tokenizer, dropout), seed)
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
 
@@ -134,7 +138,7 @@ def _special_tokens(family: str) -> tuple[dict[str, str], str, str]:
     if family in ("gpt2", "gpt_neox", "phi3"):
         return {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}, "$A", "$A $B"
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    if family in ("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "opt"):
+    if family in ("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "opt", "qwen3_5_text"):
         special["pad_token"] = "<pad>"
     return special, "<s> $A", "<s> $A <s> $B"
 
@@ -143,13 +147,15 @@ def _config(family: str, tokenizer: Any, dropout: float) -> Any:
     from transformers import AutoConfig
 
     if family not in _CONFIGS:
-        raise ConfigError(f"`family` must be one that tiny models exist of, got `{family}`; {nearest(family, _CONFIGS)}")
+        raise ConfigError(f"`family` must be one that has tiny models, got `{family}`; {nearest(family, _CONFIGS)}")
     config = AutoConfig.for_model(
         family,
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        cls_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id,
         **_CONFIGS[family],
     )
     for key, value in config.to_dict().items():

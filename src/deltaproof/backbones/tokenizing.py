@@ -1,8 +1,10 @@
 """A tokenizer fit for batches of classified texts: it pads, on the right, and gives the model only what it takes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+from deltaproof.backbones.locate import token_embedding
 from deltaproof.errors import BackboneError
 
 DEFAULT_MAX_LENGTH = 512
@@ -28,16 +30,17 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> 
         )
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except ImportError as error:
-        raise BackboneError(f"the tokenizer of `{name}` needs a package: {_first(error)}; install it") from error
     except Exception as error:
-        needs = "; install `sentencepiece` and try again" if _mentions_sentencepiece(error) else ""
-        remedy = needs or "; save it anew with `tokenizer.save_pretrained`, or give `trust_remote_code` if it asks for it"
-        raise BackboneError(f"the tokenizer of `{name}` must be readable: {_first(error)}{remedy}") from error
+        remedy = "save it anew with `tokenizer.save_pretrained`"
+        if _mentions_sentencepiece(error):
+            remedy = "install `sentencepiece` (and `tiktoken`, if it asks for it), then try again"
+        elif "trust_remote_code" in str(error):
+            remedy = "read the code it brings, then allow it with `trust_remote_code`"
+        raise BackboneError(f"the tokenizer of `{name}` must be readable: {_first(error)}; {remedy}") from error
 
 
 def prepare_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
-    """Set padding on both sides of the fence, so that a text gets the same outputs alone and in a batch."""
+    """Set padding in tokenizer and model alike, so that a text gets the same outputs alone and in a batch."""
     if tokenizer.pad_token is None:
         stand_in = tokenizer.eos_token or tokenizer.unk_token
         if stand_in is None:
@@ -52,7 +55,8 @@ def prepare_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     # GPT-2 would add word vectors for them, RoBERTa-like models have a single segment.
     if (getattr(model.config, "type_vocab_size", 0) or 0) < 2:
         tokenizer.model_input_names = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
-    n_rows = model.get_input_embeddings().weight.shape[0]
+    embedding = token_embedding(model)
+    n_rows = math.inf if embedding is None else embedding.weight.shape[0]
     if len(tokenizer) == 0 or max(tokenizer.get_vocab().values()) >= n_rows:
         raise BackboneError(
             f"each token must have a row in the model's embedding, got {len(tokenizer)} tokens and {n_rows} rows in "
