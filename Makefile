@@ -1,0 +1,55 @@
+# make demo | test | check | check-slow. Each sets itself up first: once, in a few minutes; after that at once.
+# Options, each with its default: PYTHON=<the first Python 3.11 or newer found>  VENV=.venv  WORKERS=2
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# One thread per worker: more of them only get into each other's way. No test may reach a hub.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: help demo test check check-slow clean
+
+help:
+	@echo "make demo        full fine-tuning or PEFT, on a small real model and real data; ends with report.html"
+	@echo "make test        the tests"
+	@echo "make check       style, types and import layers"
+	@echo "make check-slow  the evidence that takes minutes: calibration of the verdicts, fifty kills and resumes"
+	@echo "make clean       remove $(VENV) and caches"
+
+demo: $(VENV)/.demo-installed
+	@$(BIN)/deltaproof demo
+
+test: $(VENV)/.dev-installed
+	@$(PYTEST)
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check-slow: $(VENV)/.dev-installed
+	@$(PYTEST) -m slow
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "deltaproof needs Python 3.11 or newer with the modules venv and ensurepip, found none;" \
+		"install it (on Debian: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version), once ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch goes first and pinned, so that pip does not change its mind about it while it resolves the rest.
+$(VENV)/.demo-installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing deltaproof and what it needs: a minute or two ..." >&2
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.demo-installed
+	@echo "Installing the tools for tests and checks ..." >&2
+	@$(PIP) -e '.[demo,dev]'
+	@touch $@
