@@ -140,7 +140,7 @@ def test_a_planted_difference_of_the_detectable_size_is_found_about_as_often_as_
     found = sum(rows[0].verdict == "worse" for rows in tables) / n_simulations
     size = f"{100 * planted:.1f} points planted beside {others} equals"
     print(f"\npower, {n_seeds} seeds, {spread} seed variance, {size}: {found:.1%}")
-    # By the noncentral t-distribution the rule's power for one comparison is 77 % at 2 degrees of freedom, 79 % at 4, 80 %
+    # By the noncentral t-distribution the power for one comparison is 77 % at 2 degrees of freedom, 79 % at 4, 80 %
     # beyond; standard errors that err on the large side, and degrees of freedom that vary, move it both ways.
     assert 0.70 <= found <= 0.95
 
