@@ -49,6 +49,7 @@ def load_backbone(
         ConfigError: kind, outputs and labels do not fit each other.
     """
     _check_task(kind, n_outputs, labels)
+    labels = None if kind == "regression" else labels
     source = find_source(name_or_path, revision)
     with quiet():
         config = read_config(source, name_or_path, trust_remote_code)

@@ -67,7 +67,7 @@ def _translated(name: str) -> Iterator[None]:
     """Turn what transformers raises into an error with a remedy."""
     try:
         yield
-    except BackboneError:
+    except (BackboneError, MemoryError):
         raise
     except Exception as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0]

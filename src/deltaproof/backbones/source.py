@@ -107,6 +107,6 @@ def _fetch(name: str, revision: str | None) -> Path:
         problem = "is neither a folder here nor a name that the hub allows; write `owner/name` or a path"
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         problem = "is no folder here, the cache lacks it and the hub cannot be reached; connect once, or give a folder"
-    except OSError as error:
+    except Exception as error:  # whatever else a network or a disk can raise
         problem = f"could not be fetched ({str(error).splitlines()[0]}); try again, or give a folder"
     raise BackboneError(f"a model must be a folder, an alias ({', '.join(ALIASES)}) or a hub id; `{name}` {problem}")

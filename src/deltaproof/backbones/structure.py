@@ -14,7 +14,7 @@ from deltaproof.errors import BackboneError
 _QKV_WORDS = {"query": "q|wq|query", "key": "k|wk|key", "value": "v|wv|value"}
 _FUSED = re.compile(r"qkv|query_key_value|c_attn|in_proj", re.IGNORECASE)
 _GATE = re.compile(r"gate|(^|\.)w1$", re.IGNORECASE)
-_REASON = "one fused weight holds them, and its order of rows is not known"
+_REASON = "one fused weight holds {}, and its order of rows is not known"
 
 
 def discover_family(model: nn.Module) -> Family:
@@ -33,7 +33,10 @@ def discover_family(model: nn.Module) -> Family:
     unreachable: dict[str, str] = {}
     for name, module in linears.items():
         if _FUSED.search(name.rpartition(".")[2]):
-            unreachable = dict.fromkeys(QKV, _REASON)
+            unreachable |= dict.fromkeys(QKV, _REASON.format("queries, keys and values"))
+            continue
+        if _is_fused_gate(module, linears):
+            unreachable |= dict.fromkeys(("ffn_in", "ffn_gate"), _REASON.format("input and gate"))
             continue
         role = _role(name, module, linears)
         if role in names:
@@ -82,9 +85,17 @@ def _role(name: str, module: Any, linears: dict[str, Any]) -> str:
     d_in, d_out = _shape(module)
     if d_out > d_in:
         return "ffn_gate" if _GATE.search(name) else "ffn_in"
-    if d_out < d_in and any(_shape(other) == (d_out, d_in) for other in linears.values()):
+    widened = {_shape(other) for other in linears.values()}
+    if d_out < d_in and widened & {(d_out, d_in), (d_out, 2 * d_in)}:
         return "ffn_out"
     return "attention_out"
+
+
+def _is_fused_gate(module: Any, linears: dict[str, Any]) -> bool:
+    """Whether it widens to twice what another map narrows back."""
+    d_in, d_out = _shape(module)
+    shapes = {_shape(other) for other in linears.values()}
+    return d_out > d_in and (d_out // 2, d_in) in shapes and (d_out, d_in) not in shapes
 
 
 def _shape(module: Any) -> tuple[int, int]:

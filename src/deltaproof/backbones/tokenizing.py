@@ -1,5 +1,6 @@
 """A tokenizer fit for batches of classified texts: it pads, on the right, and gives the model only what it takes."""
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,8 @@ def prepare_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     tokenizer.padding_side = "right"
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = tokenizer.pad_token_id
-    # GPT-2 would add word vectors for them, RoBERTa-like models have a single segment.
-    if (getattr(model.config, "type_vocab_size", 0) or 0) < 2:
-        tokenizer.model_input_names = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
+    names = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
+    tokenizer.model_input_names = [*names, "token_type_ids"] if _tells_segments_apart(model) else names
     embedding = token_embedding(model)
     n_rows = math.inf if embedding is None else embedding.weight.shape[0]
     if len(tokenizer) == 0 or max(tokenizer.get_vocab().values()) >= n_rows:
@@ -62,6 +62,15 @@ def prepare_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
             f"each token must have a row in the model's embedding, got {len(tokenizer)} tokens and {n_rows} rows in "
             f"`{name}`; use the tokenizer that belongs to the model"
         )
+
+
+def _tells_segments_apart(model: Any) -> bool:
+    """Whether the model wants to know which text of a pair a token is from, whatever its tokenizer's class says.
+
+    RoBERTa-like models have a single segment, and GPT-2 would add word vectors for them.
+    """
+    n_segments = getattr(model.config, "type_vocab_size", 0) or 0
+    return n_segments >= 2 and "token_type_ids" in inspect.signature(model.forward).parameters
 
 
 def max_length_of(tokenizer: Any, model: Any) -> int:

@@ -1,0 +1,26 @@
+"""What many tests share: tiny models of every family, and the place of shared data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder with local copies of public data; a test that asks for it is marked `shared_data`."""
+    folder = os.environ.get("DELTAPROOF_SHARED_DATA")
+    if not folder:
+        pytest.skip("needs local copies of public data: set DELTAPROOF_SHARED_DATA")
+    return Path(folder)
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    """Writes a tiny base model of a family and gives its folder."""
+    from deltaproof.backbones import save_tiny
+
+    def write(family: str = "bert", **options) -> Path:
+        return save_tiny(family, tmp_path / f"{family}-{len(list(tmp_path.iterdir()))}", **options)
+
+    return write
