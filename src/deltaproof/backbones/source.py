@@ -69,15 +69,16 @@ def _looks_like_a_path(name: str) -> bool:
 
 
 def _check_files(name: str, source: Source) -> None:
+    if (source.folder / "adapter_config.json").is_file() and not source.weight_files:
+        raise BackboneError(f"a model must be whole, `{name}` holds an adapter only; give the model it was trained on")
     if not (source.folder / "config.json").is_file():
         raise BackboneError(
             f"a model's folder must hold config.json, `{name}` does not; give the folder that `save_pretrained` wrote"
         )
     if source.weight_files:
         return
-    adapter = (source.folder / "adapter_config.json").is_file()
     pickles = sorted(path.name for path in source.folder.glob("*.bin"))
-    found = "an adapter" if adapter else f"{pickles[0]}" if pickles else "no weights"
+    found = pickles[0] if pickles else "no weights"
     raise BackboneError(
         f"a model's weights must be safetensors, `{name}` has {found} (pickled weights can run code and are never "
         f"opened); write them anew with `save_pretrained` where you trust them, or name a revision that has them"
