@@ -11,7 +11,8 @@ import torch
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.load import load_backbone
-from deltaproof.data.dataset import Dataset, read_dataset
+from deltaproof.data.dataset import Dataset
+from deltaproof.data.run_folder import read_dataset
 from deltaproof.evaluation.efficiency import flops_per_token, latency_seconds, stored_bytes
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.environment import environment

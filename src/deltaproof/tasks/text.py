@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deltaproof.data.dataset import Dataset, Split
+from deltaproof.data.dataset import Dataset
+from deltaproof.data.split import Split
 
 
 @dataclass(frozen=True)

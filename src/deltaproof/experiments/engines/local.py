@@ -3,18 +3,24 @@
 A process of its own makes peak memory attributable, survives a crash of the run, and leaves nothing behind.
 """
 
+import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from deltaproof.errors import DeltaproofError
+from deltaproof.experiments.inspect import Facts, Question, look
 from deltaproof.experiments.run import Job, Probe, probe, run
+from deltaproof.methods import METHODS
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
@@ -58,9 +64,20 @@ class LocalEngine:
                 return record
         raise AssertionError("two attempts end in one of the cases above")
 
+    def look(self, question: Question) -> Facts:
+        """What model and methods are; raises the user's errors."""
+        kind, value = self._in_process(look, question)
+        if kind == "result":
+            return value  # type: ignore[no-any-return]
+        if kind == "user_error":
+            raise value
+        if kind == "killed":
+            raise DeltaproofError(f"`{question.model}` must fit into memory, the system killed the process that loaded it; take a smaller model")
+        raise DeltaproofError(f"`{question.model}` must load, got an error:\n{value}")
+
     def probe(self, job: Job) -> Probe:
         """A few measured steps of the job; raises the user's errors."""
-        kind, value = self._in_process(probe, job, lambda *_: None)
+        kind, value = self._in_process(probe, job)
         if kind == "result":
             return value  # type: ignore[no-any-return]
         if kind == "killed":
@@ -69,13 +86,16 @@ class LocalEngine:
             raise value
         raise DeltaproofError(f"`{job.spec.contestant}` must be able to take a step, got an error:\n{value}")
 
-    def _in_process(self, function: Callable[..., Any], job: Job, on_progress: OnProgress) -> tuple[str, Any]:
+    def _in_process(
+        self, function: Callable[..., Any], job: Any, on_progress: OnProgress = lambda job, step, n_steps, values: None
+    ) -> tuple[str, Any]:
         """What became of the job: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
         ours, theirs = self._context.Pipe()
         before = {key: os.environ.get(key) for key in ALLOCATOR}
         os.environ.update({key: value for key, value in ALLOCATOR.items() if before[key] is None})
-        process = self._context.Process(target=_work, args=(function, job, theirs), daemon=True)
-        process.start()
+        process = self._context.Process(target=_work, args=(function, job, theirs, _method_modules()), daemon=True)
+        with _main_module_hidden():
+            process.start()
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key)
@@ -104,7 +124,31 @@ class LocalEngine:
             ours.close()
 
 
-def _work(function: Callable[..., Any], job: Job, connection: Connection) -> None:
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keep the worker from running the user's script anew, unless a method is defined in that very script.
+
+    multiprocessing imports the main module in every worker; a script without an `if __name__ == "__main__"` guard would
+    start its own experiment over and over.
+    """
+    if any(kind.__module__ == "__main__" for _, kind in METHODS.items()):
+        yield
+        return
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _method_modules() -> tuple[str, ...]:
+    """Modules outside of this package that registered methods; a worker has to import them to know those."""
+    modules = {kind.__module__ for _, kind in METHODS.items()}
+    return tuple(sorted(name for name in modules if name != "__main__" and not name.startswith("deltaproof.")))
+
+
+def _work(function: Callable[..., Any], job: Any, connection: Connection, modules: tuple[str, ...]) -> None:
     """In the worker: do the job and send what became of it. Dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sending = threading.Lock()
@@ -121,6 +165,8 @@ def _work(function: Callable[..., Any], job: Job, connection: Connection) -> Non
 
     threading.Thread(target=watch, daemon=True).start()
     try:
+        for name in modules:
+            importlib.import_module(name)
         if function is run:
             result = run(job, lambda step, n_steps, values: send(("progress", step, n_steps, values)))
         else:

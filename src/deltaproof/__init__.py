@@ -1,0 +1,44 @@
+"""deltaproof runs the experiment that decides between full fine-tuning and parameter-efficient methods, and proves it."""
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deltaproof.experiments.compare import compare
+    from deltaproof.experiments.table import Table
+    from deltaproof.methods.base import Method, method
+    from deltaproof.methods.bitfit import BitFit
+    from deltaproof.methods.dora import DoRA
+    from deltaproof.methods.full import Full
+    from deltaproof.methods.head import Head
+    from deltaproof.methods.ia3 import IA3
+    from deltaproof.methods.ln_tune import LNTune
+    from deltaproof.methods.lora import LoRA
+    from deltaproof.methods.peft_bridge import Peft
+    from deltaproof.methods.tuned import attach
+
+try:
+    __version__ = version("deltaproof")
+except PackageNotFoundError:  # run from a checkout that was not installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "compare": "experiments.compare", "Table": "experiments.table", "Method": "methods.base", "method": "methods.base",
+    "attach": "methods.tuned", "BitFit": "methods.bitfit", "DoRA": "methods.dora", "Full": "methods.full", "Head": "methods.head",
+    "IA3": "methods.ia3", "LNTune": "methods.ln_tune", "LoRA": "methods.lora", "Peft": "methods.peft_bridge",
+}  # fmt: skip
+"""Where each public name lives. It is imported when first used, so that `import deltaproof` costs nothing."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"deltaproof.{_HOMES[name]}"), name)
+    raise AttributeError(f"module `deltaproof` has no `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+__all__ = ["DoRA", "Full", "BitFit", "Head", "IA3", "LNTune", "LoRA", "Method", "Peft", "Table", "attach", "compare", "method"]

@@ -1,0 +1,79 @@
+"""The table as a terminal shows it."""
+
+import io
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from deltaproof.experiments import wording
+
+if TYPE_CHECKING:
+    from deltaproof.experiments.table import Row, Table
+
+ENDED = {"diverged": "diverged", "out_of_memory": "did not fit", "failed": "failed", "missing": "not run yet"}
+
+
+def table_text(table: "Table", width: int = 110) -> str:
+    """Rows, the sentence, its basis, gates and warnings."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, color_system=None)
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    unit = "%" if table.metric.unit == "fraction" else table.metric.unit
+    grid.add_column("method", overflow="fold", min_width=8)
+    for heading in (f"{table.metric.name.replace('_', ' ')} {unit}".strip(), "95 % interval", f"vs {table.reference}", "95 % interval"):
+        grid.add_column(heading, justify="right")
+    grid.add_column("verdict", overflow="fold")
+    for heading in ("trains", "memory", "training", "stored"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(*_cells(table, row))
+    if table.baselines:
+        grid.add_section()
+        for row in table.baselines:
+            grid.add_row(*_cells(table, row))
+    console.print(grid, markup=False)
+    for line in (table.recommendation.sentence, f"Basis: {table.recommendation.basis}.", *_warnings(table)):
+        console.print(line, markup=False, soft_wrap=False)
+    for gate in table.gates:
+        sides = gate.reason or f"{gate.left:.4g} against {gate.right:.4g}"
+        console.print(f"{'holds ' if gate.holds else 'FAILS '} {gate.text}   ({sides})", markup=False)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+
+def _cells(table: "Table", row: "Row") -> list[str]:
+    unit, comparison = table.metric.unit, row.comparison
+    score = row.scores.get(table.metric.name)
+    is_model = bool(row.cost.get("n_total"))
+    memory = row.cost.get("peak_device_memory_bytes") or row.cost.get("peak_memory_bytes")
+    verdict = "reference" if row.name == table.reference else (comparison.verdict if comparison else "")
+    return [
+        row.name,
+        wording.score(score.mean, unit) if score else "–",
+        f"{wording.score(score.low, unit)} – {wording.score(score.high, unit)}" if score else "",
+        wording.signed(comparison.difference, unit) if comparison else "",
+        f"{wording.signed(comparison.low, unit)} to {wording.signed(comparison.high, unit)}" if comparison else "",
+        ENDED.get(row.status, verdict),
+        wording.share(row.cost["trainable_fraction"] or 0.0) if is_model else "",
+        wording.size(memory) if is_model else "",
+        wording.duration(row.cost.get("train_seconds")) if row.cost else "",
+        wording.size(row.cost.get("stored_bytes")) if is_model else "",
+    ]
+
+
+def _warnings(table: "Table") -> list[str]:
+    """What a reader must know to take the table for what it is."""
+    unit, lines = table.metric.unit, []
+    for row in table.rows:
+        comparison = row.comparison
+        if comparison and comparison.verdict == "cannot tell":
+            lines.append(
+                f"{row.name}: a difference of {wording.amount(comparison.detectable_difference, unit)} would have been found (power 80 %); "
+                f"equivalence would have been shown within {wording.amount(comparison.shown_margin, unit)}."
+            )
+        elif comparison and comparison.note:
+            lines.append(f"{row.name}: {comparison.verdict}, {comparison.note}.")
+        if row.at_edge:
+            lines.append(f"{row.name}: its learning rate {row.learning_rate:g} is at the edge of those tried; more trials may find a better one.")
+    return lines
