@@ -1,0 +1,50 @@
+"""One split as one Parquet file."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deltaproof.data.split import Split
+from deltaproof.errors import DataError
+from deltaproof.records.store import write_atomically
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write a split whole or not at all: columns `id`, `text`, `text_2` (null for single texts), `group`, `target`."""
+    targets = np.ascontiguousarray(split.targets, dtype=float)
+    flat = pa.array(targets.ravel())
+    table = pa.table(
+        {
+            "id": pa.array(split.ids, pa.string()),
+            "text": pa.array([texts[0] for texts in split.texts], pa.string()),
+            "text_2": pa.array([texts[1] if len(texts) > 1 else None for texts in split.texts], pa.string()),
+            "group": pa.array(pa.nulls(len(split)) if split.groups is None else split.groups, pa.string()),
+            "target": pa.FixedSizeListArray.from_arrays(flat, targets.shape[1]),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_split(path: Path, name: str) -> Split:
+    """The split that `write_split` wrote.
+
+    Errors:
+        DataError: the file is gone or broken.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"`{path}` must hold the {name} split, got {error}; begin a new run folder") from None
+    first, second = table.column("text").to_pylist(), table.column("text_2").to_pylist()
+    pairs = bool(second) and second[0] is not None
+    texts: list[tuple[str, ...]] = list(zip(first, second, strict=True)) if pairs else [(text,) for text in first]
+    groups = table.column("group").to_pylist()
+    column = table.column("target").combine_chunks()
+    targets = column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, column.type.list_size)
+    return Split(
+        name, table.column("id").to_pylist(), texts, targets, None if not groups or groups[0] is None else groups
+    )
