@@ -23,7 +23,7 @@ def table_text(table: "Table", width: int = 110) -> str:
     unit = "%" if table.metric.unit == "fraction" else table.metric.unit
     grid.add_column("method", overflow="fold", min_width=8)
     for heading in (f"{table.metric.name.replace('_', ' ')} {unit}".strip(), "95 % interval", f"vs {table.reference}", "95 % interval"):
-        grid.add_column(heading, justify="right")
+        grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("verdict", overflow="fold")
     for heading in ("trains", "memory", "training", "stored"):
         grid.add_column(heading, justify="right", no_wrap=True)

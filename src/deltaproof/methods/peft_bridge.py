@@ -31,6 +31,16 @@ def is_peft_type(name: str) -> bool:
     return name in _config_kinds()
 
 
+def peft_types() -> list[str]:
+    """Names of every method of the installed `peft`."""
+    return sorted(_config_kinds())
+
+
+def config_kind(name: str) -> Any:
+    """The configuration class of one of peft's methods."""
+    return _config_kinds()[name]
+
+
 class PeftEdit(ModelEdit):
     """The model wrapped by `peft.get_peft_model`."""
 

@@ -8,11 +8,14 @@ from typing import Any
 import safetensors.torch
 
 from deltaproof.backbones.load import load_backbone
+from deltaproof.backbones.quiet import quiet
 from deltaproof.errors import RecordError
 from deltaproof.methods import method_from
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import write_atomically, write_json
+from deltaproof.saving.peft_adapter import save_peft_adapter
+from deltaproof.saving.transformers_folder import save_model_folder
 from deltaproof.tasks.text import TextTask
 
 FACTS, TENSORS = "deltaproof.json", "deltaproof.safetensors"
@@ -23,17 +26,15 @@ def save_tuned(tuned: Tuned, task: TextTask, spec: Spec, folder: Path) -> None:
 
     Full fine-tuning is a `transformers` folder; a low-rank method is a PEFT adapter as well (see `peft_format`).
     """
-    from deltaproof.saving.peft_adapter import save_peft_adapter
-    from deltaproof.saving.transformers_folder import save_model_folder
-
     folder.mkdir(parents=True, exist_ok=True)
-    if spec.method["name"] == "full":
-        save_model_folder(tuned.backbone, task.labels, folder)
-    else:
-        state = {name: tensor.cpu().contiguous().clone() for name, tensor in tuned.state().items()}
-        write_atomically(folder / TENSORS, safetensors.torch.save(state))
-        save_peft_adapter(tuned, folder)
-        tuned.backbone.tokenizer.save_pretrained(folder)
+    with quiet():
+        if spec.method["name"] == "full":
+            save_model_folder(tuned.backbone, task.labels, folder)
+        else:
+            state = {name: tensor.cpu().contiguous().clone() for name, tensor in tuned.state().items()}
+            write_atomically(folder / TENSORS, safetensors.torch.save(state))
+            save_peft_adapter(tuned, folder)
+            tuned.backbone.tokenizer.save_pretrained(folder)
     write_json(folder / FACTS, {"format": 1, "spec": asdict(spec), "task": task.to_json()})
 
 

@@ -1,0 +1,76 @@
+"""`deltaproof list`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from deltaproof.cli import options as o
+from deltaproof.errors import ConfigError, nearest
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, tasks, models or metrics.")] = "methods",
+    out: o.Out = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """What there is. Example: deltaproof list methods"""
+    from deltaproof.cli.output import finish
+
+    lists = {"methods": _methods, "tasks": _tasks, "models": _models, "metrics": _metrics}
+    if what not in lists:
+        raise ConfigError(f"`list` knows methods, tasks, models and metrics, got `{what}`; {nearest(what, lists)}")
+    entries = lists[what]()
+    if json:
+        finish(entries, True)
+        return
+    width = max(len(entry["name"]) for entry in entries)
+    lines = [f"{entry['name'].ljust(width)}  {entry['summary']}" for entry in entries]
+    typer.echo("\n".join(lines))
+    if what == "methods" and not quiet:
+        typer.echo("\n`deltaproof show NAME` explains one. Every method of the installed peft takes part under its own name.", err=True)
+
+
+def _methods() -> list[dict[str, Any]]:
+    from deltaproof.methods import METHODS
+    from deltaproof.methods.peft_bridge import peft_types
+
+    ours = [{"name": name, "summary": kind.idea, "trains": kind.trains, "paper": kind.paper} for name, kind in sorted(METHODS.items())]
+    theirs = [{"name": name, "summary": "from the installed peft", "trains": "", "paper": ""} for name in peft_types() if name not in METHODS]
+    return [*ours, *theirs]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from deltaproof.metrics import default_metrics
+
+    tasks = {
+        "classification": "one of two or more classes, for a text or a pair of texts",
+        "regression": "a number, for a text or a pair of texts",
+        "multilabel": "any number of labels, for a text or a pair of texts",
+    }
+    return [
+        {"name": name, "summary": f"{summary}; judged by {default_metrics(name)[0]}", "metrics": default_metrics(name)}
+        for name, summary in tasks.items()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    from deltaproof.backbones.families import FAMILIES
+
+    known = [{"name": name, "summary": "any checkpoint of this model type"} for name in FAMILIES]
+    return [
+        {"name": "minilm", "summary": "MiniLM-L6, 22.7 M parameters, offline with the extra [demo]"},
+        *known,
+        {"name": "(others)", "summary": "encoders and decoders of transformers whose structure can be found out, with a notice"},
+    ]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from deltaproof.metrics import METRICS
+
+    return [
+        {"name": name, "summary": metric.summary, "kinds": list(metric.kinds), "higher_is_better": metric.higher_is_better}
+        for name, metric in METRICS.items()
+    ]

@@ -1,0 +1,1 @@
+"""Contract suites that others can run on their own methods and tasks."""
