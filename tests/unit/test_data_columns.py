@@ -71,6 +71,11 @@ def test_a_column_whose_name_holds_a_comma_can_be_named():
         ),
         (["premise", "hypothesis", "text", "label"], {}, "give `--text premise,hypothesis` or `--text text`"),
         (["one", "two", "label"], {}, "give `--text one` or `--text two`"),
+        (
+            ["3", "Fears for pensions", "Unions said"],
+            {},
+            r"`--text Fears for pensions` .*if the file has no header line",
+        ),
         (["text", "first", "second"], {}, "give `--label first` or `--label second`"),
         (["text"], {}, "a label column must be there, got only `text`; name it with `--label`, .*header line"),
         (["label"], {}, "a text column must be there, got only `label`"),

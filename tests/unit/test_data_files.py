@@ -125,6 +125,11 @@ def test_an_unknown_encoding_is_an_error_of_ours(tmp_path):
         ("a.json", '[{"text": "a"}, 3]', r"a\.json, row 2: each entry of the list must be an object, got 3"),
         ("a.json", '[{"text": "a"},', r"a\.json: the file must be JSON, got"),
         ("a.json", "[]", r"a\.json: a table must hold rows, got none"),
+        (
+            "a.json",
+            '{\n "train": [{"text": "a"}]\n}',
+            r"a\.json: the file must hold a list of objects .* got one object with the keys `train`; write the list",
+        ),
         ("a.parquet", "PAR1 not really", r"a\.parquet: the file must be Parquet, got"),
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deltaproof.data.column_names import IDS, LABELS, OTHER_TEXTS, PAIRS, PLAIN_TEXTS
+from deltaproof.data.numbers import as_number
 from deltaproof.data.table import Table
 from deltaproof.errors import DataError, nearest
 
@@ -113,15 +114,23 @@ def _named(table: Table, given: str | Sequence[str], option: str) -> tuple[str, 
 
 
 def _ambiguous(table: Table, option: str, choices: list[tuple[str, ...]]) -> DataError:
-    listed = " or ".join(f"`--{option} {','.join(choice)}`" for choice in choices)
+    shown = [",".join(choice) for choice in choices if all(len(name) <= 40 for name in choice)][:4]
+    listed = " or ".join(f"`--{option} {choice}`" for choice in shown) or f"`--{option} NAME`"
     return DataError(
         f"{table.origin}: the {option} column must be clear, got several that could be it among {_listing(table)}; "
-        f"give {listed}"
+        f"give {listed}{_header_hint(table)}"
     )
 
 
 def _listing(table: Table) -> str:
-    return ", ".join(f"`{name}`" for name in table.columns)
+    names = [f"`{name}`" if len(name) <= 40 else f"`{name[:39]}…`" for name in table.columns]
+    return ", ".join(names) if len(names) <= 15 else f"{', '.join(names[:15])} and {len(names) - 15} more"
+
+
+def _header_hint(table: Table) -> str:
+    """A remedy for a table whose first row was taken for its header, as names that are numbers or sentences show."""
+    odd = any(as_number(name) is not None or len(name) > 40 for name in table.columns)
+    return "; if the file has no header line, add one" if odd else ""
 
 
 def _notes(table: Table, text: tuple[str, ...], label: tuple[str, ...], group: tuple[str, ...]) -> tuple[str, ...]:

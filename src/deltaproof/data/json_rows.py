@@ -20,7 +20,23 @@ def read_json_rows(path: Path, encoding: str | None = None) -> Table:
     text = read_text(path, encoding)
     if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
         return _from_list(path, text)
+    if path.suffix.lower() == ".json":
+        _refuse_one_object(path, text)
     return _from_lines(path, text)
+
+
+def _refuse_one_object(path: Path, text: str) -> None:
+    """Raise where the file is a single object over several lines, which is no table."""
+    try:
+        item = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(item, dict) and "\n" in text.strip():
+        keys = ", ".join(f"`{key}`" for key in list(item)[:6])
+        raise DataError(
+            f"{path.name}: the file must hold a list of objects or one on each line, got one object with the keys "
+            f"{keys}; write the list alone into the file"
+        )
 
 
 def _from_list(path: Path, text: str) -> Table:

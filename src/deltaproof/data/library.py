@@ -12,8 +12,8 @@ MOST_PER_FILE = 40
 """Functions taken of one file, so that no module stands for the library."""
 LARGEST_FILE_BYTES = 150_000
 """Larger files (tkinter, decimal) take longer to parse than their 40 functions are worth."""
-LONGEST_CODE = 240
-"""Letters of code that are kept: more than the 48 tokens that the demo reads at most."""
+LONGEST_CODE = 120
+"""Letters of code that are kept: about what the demo reads, which is at most 48 tokens for sentence and code."""
 LONGEST_SENTENCE = 160
 _NOT_LIBRARY = {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "ensurepip"}
 _SENTENCE = re.compile(r"(.{15,}?[.!?])(?:\s|$)")
