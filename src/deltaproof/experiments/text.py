@@ -20,11 +20,11 @@ def table_text(table: "Table", width: int = 110) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, color_system=None)
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    unit = "%" if table.metric.unit == "fraction" else table.metric.unit
+    name, unit = table.metric.name.replace("_", " "), table.metric.unit
     grid.add_column("method", overflow="fold", min_width=8)
-    for heading in (f"{table.metric.name.replace('_', ' ')} {unit}".strip(), "95 % interval", f"vs {table.reference}", "95 % interval"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    grid.add_column("verdict", overflow="fold")
+    grid.add_column(f"{name}, %" if unit == "fraction" else name, justify="right", no_wrap=True)
+    grid.add_column(f"vs {table.reference}", justify="right", no_wrap=True)
+    grid.add_column("verdict", no_wrap=True)
     for heading in ("trains", "memory", "training", "stored"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for row in table.rows:
@@ -34,6 +34,8 @@ def table_text(table: "Table", width: int = 110) -> str:
         for row in table.baselines:
             grid.add_row(*_cells(table, row))
     console.print(grid, markup=False)
+    margin = wording.amount(table.margin, table.metric.unit)
+    console.print(f"In brackets 95 % intervals over seeds and test examples. Equivalent means within {margin}.\n", markup=False)
     for line in (table.recommendation.sentence, f"Basis: {table.recommendation.basis}.", *_warnings(table)):
         console.print(line, markup=False, soft_wrap=False)
     for gate in table.gates:
@@ -50,16 +52,18 @@ def _cells(table: "Table", row: "Row") -> list[str]:
     verdict = "reference" if row.name == table.reference else (comparison.verdict if comparison else "")
     return [
         row.name,
-        wording.score(score.mean, unit) if score else "–",
-        f"{wording.score(score.low, unit)} – {wording.score(score.high, unit)}" if score else "",
-        wording.signed(comparison.difference, unit) if comparison else "",
-        f"{wording.signed(comparison.low, unit)} to {wording.signed(comparison.high, unit)}" if comparison else "",
+        f"{wording.score(score.mean, unit)} ({wording.score(score.low, unit)}–{wording.score(score.high, unit)})" if score else "–",
+        f"{wording.signed(comparison.difference, unit)} ({_span(comparison.low, comparison.high, unit)})" if comparison else "",
         ENDED.get(row.status, verdict),
         wording.share(row.cost["trainable_fraction"] or 0.0) if is_model else "",
         wording.size(memory) if is_model else "",
         wording.duration(row.cost.get("train_seconds")) if row.cost else "",
         wording.size(row.cost.get("stored_bytes")) if is_model else "",
     ]
+
+
+def _span(low: float, high: float, unit: str) -> str:
+    return f"{wording.signed(low, unit)} to {wording.signed(high, unit)}"
 
 
 def _warnings(table: "Table") -> list[str]:
