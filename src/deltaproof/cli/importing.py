@@ -28,11 +28,8 @@ def peft_results(
 
     Example: deltaproof import peft-results peft/method_comparison/MetaMathQA/results --json | jq .tied_with_best
     """
-    from deltaproof.cli.output import finish
+    from deltaproof.cli.output import emit
     from deltaproof.interop.peft_results import read_peft_results
-    from deltaproof.records.store import write_json
 
     ranking = read_peft_results(folder)
-    if out is not None:
-        write_json(out, ranking.to_json())
-    finish(ranking.to_json() if json else ranking.to_text(), json)
+    emit(ranking.to_json() if json else ranking.to_text(), as_json=json, out=out, quiet=quiet)

@@ -17,28 +17,32 @@ def list_(
     quiet: o.Quiet = False,
 ) -> None:
     """What there is. Example: deltaproof list methods"""
-    from deltaproof.cli.output import finish
+    from deltaproof.cli.output import emit
 
     lists = {"methods": _methods, "tasks": _tasks, "models": _models, "metrics": _metrics}
     if what not in lists:
         raise ConfigError(f"`list` knows methods, tasks, models and metrics, got `{what}`; {nearest(what, lists)}")
     entries = lists[what]()
-    if json:
-        finish(entries, True)
-        return
     width = max(len(entry["name"]) for entry in entries)
     lines = [f"{entry['name'].ljust(width)}  {entry['summary']}" for entry in entries]
-    typer.echo("\n".join(lines))
-    if what == "methods" and not quiet:
-        typer.echo("\n`deltaproof show NAME` explains one. Every method of the installed peft takes part under its own name.", err=True)
+    emit(entries if json else "\n".join(lines), as_json=json, out=out, quiet=quiet)
+    if what == "methods" and not json and not quiet:
+        typer.echo("\n`deltaproof show NAME` explains one; peft's take part under their own names too.", err=True)
 
 
 def _methods() -> list[dict[str, Any]]:
     from deltaproof.methods import METHODS
     from deltaproof.methods.peft_bridge import peft_types
 
-    ours = [{"name": name, "summary": kind.idea, "trains": kind.trains, "paper": kind.paper} for name, kind in sorted(METHODS.items())]
-    theirs = [{"name": name, "summary": "from the installed peft", "trains": "", "paper": ""} for name in peft_types() if name not in METHODS]
+    ours = [
+        {"name": name, "summary": kind.idea, "trains": kind.trains, "paper": kind.paper}
+        for name, kind in sorted(METHODS.items())
+    ]
+    theirs = [
+        {"name": name, "summary": "from the installed peft", "trains": "", "paper": ""}
+        for name in peft_types()
+        if name not in METHODS
+    ]
     return [*ours, *theirs]
 
 

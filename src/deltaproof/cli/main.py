@@ -1,14 +1,36 @@
 """`deltaproof`: the commands, and what their errors look like."""
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from deltaproof.cli import compare, demo, importing, listing, predict, report, show, train
 from deltaproof.errors import ConfigError, DeltaproofError
 
+DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+GOES_ON = ("compare", "demo", "train")
+
+
+class Commands(TyperGroup):
+    """A user's error is one paragraph on stderr and an exit code, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DeltaproofError as error:
+            typer.secho(f"error: {error}", fg=typer.colors.RED if sys.stderr.isatty() else None, err=True)
+            raise typer.Exit(WRONG_USAGE if isinstance(error, ConfigError) else OUR_ERROR) from None
+        except KeyboardInterrupt:
+            rest = "; the same command goes on from here" if ctx.invoked_subcommand in GOES_ON else ""
+            typer.echo(f"stopped{rest}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="deltaproof",
+    cls=Commands,
     help="Full fine-tuning or a parameter-efficient method? Runs the experiment that decides, on your model and data.",
     no_args_is_help=True,
     add_completion=False,
@@ -28,24 +50,20 @@ app.add_typer(importing.app, name="import")
 
 
 @app.callback(invoke_without_command=True)
-def version(context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+def version(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
     if version:
         from deltaproof import __version__
 
         typer.echo(__version__)
-        raise typer.Exit()
+        raise typer.Exit
 
 
 def main() -> None:
-    """Run a command; a user's error is one paragraph on stderr, never a traceback."""
-    try:
-        app()
-    except DeltaproofError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED if sys.stderr.isatty() else None, err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    """Run a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no `–` is no reason to stop
+    app()
 
 
 if __name__ == "__main__":

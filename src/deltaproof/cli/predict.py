@@ -12,7 +12,9 @@ def predict(
     tuned: Annotated[Path, typer.Argument(help="A tuned model such as `runs/reviews/best`, or a run folder.")],
     data: Annotated[str, typer.Option("--data", "-d", help="File with the texts; labels are not needed.")],
     text: o.Text = None,
-    method: Annotated[str | None, typer.Option("--method", help="Of a run folder: this contestant instead of the best.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Of a run folder: this contestant instead of the best.")
+    ] = None,
     encoding: o.Encoding = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: o.RemoteCode = False,
@@ -26,23 +28,16 @@ def predict(
 
     Example: deltaproof predict runs/reviews/best --data new.csv --out answers.csv
     """
+    from deltaproof.cli.output import emit
     from deltaproof.experiments.answer import answer, as_csv, find_tuned
 
     answers = answer(
-        find_tuned(tuned, method), data, text=text, encoding=encoding, device=device or "auto", batch_size=batch_size,
+        find_tuned(tuned, method),
+        data,
+        text=text,
+        encoding=encoding,
+        device=device or "auto",
+        batch_size=batch_size,
         trust_remote_code=trust_remote_code,
-    )  # fmt: skip
-    if json:
-        import json as json_module
-
-        content = json_module.dumps(answers, indent=1, ensure_ascii=False)
-    else:
-        content = as_csv(answers)
-    if out is None:
-        typer.echo(content, nl=not content.endswith("\n"))
-        return
-    from deltaproof.records.store import write_atomically
-
-    write_atomically(out, content if content.endswith("\n") else content + "\n")
-    if not quiet:
-        typer.echo(f"{len(answers['answers'])} answers in {out}", err=True)
+    )
+    emit(answers if json else as_csv(answers), as_json=json, out=out, quiet=quiet)

@@ -10,9 +10,13 @@ from deltaproof.cli import options as o
 
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder, such as `runs/reviews`.")],
-    export: Annotated[str | None, typer.Option("--export", help="Also write csv, latex, svg, png; several with commas.")] = None,
-    no_examples: Annotated[bool, typer.Option("--no-examples", help="Leave texts out, so that the page can be shared.")] = False,
-    out: o.Out = None,
+    export: Annotated[
+        str | None, typer.Option("--export", help="Also write csv, latex, svg, png; several with commas.")
+    ] = None,
+    no_examples: o.NoExamples = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of what `--export` writes. [default: FOLDER/export]")
+    ] = None,
     seed: o.Seed = None,
     device: o.Device = None,
     json: o.Json = False,
@@ -22,15 +26,15 @@ def report(
 
     Example: deltaproof report runs/reviews --export csv,latex,svg
     """
-    from deltaproof.cli.compare import _columns
-    from deltaproof.cli.output import finish
+    from deltaproof.cli.output import emit_table
     from deltaproof.experiments.table import table_from
     from deltaproof.records.store import Store
-    from deltaproof.report import export as export_to
 
     table = table_from(Store(folder))
     if export:
+        from deltaproof.report import export as export_to
+
         for path in export_to(table, out or folder / "export", tuple(part.strip() for part in export.split(","))):
             if not quiet:
                 typer.echo(path, err=True)
-    finish(table.to_json() if json else table.to_text(width=_columns()), json, report_of=table, with_examples=not no_examples, quiet=quiet)
+    emit_table(table, as_json=json, with_examples=not no_examples, quiet=quiet)

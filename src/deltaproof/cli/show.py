@@ -16,11 +16,11 @@ def show(
     quiet: o.Quiet = False,
 ) -> None:
     """Explain one method: idea, equation, paper, fields. Example: deltaproof show lora"""
-    from deltaproof.cli.output import finish
+    from deltaproof.cli.output import emit
     from deltaproof.methods.describe import describe
 
     facts = describe(name)
-    finish(facts if json else _text(facts), json)
+    emit(facts if json else _text(facts), as_json=json, out=out, quiet=quiet)
 
 
 def _text(facts: dict[str, Any]) -> str:

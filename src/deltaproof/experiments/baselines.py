@@ -5,12 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline, make_union
-
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.split import Split
 from deltaproof.experiments.environment import environment
@@ -20,7 +14,8 @@ from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store
 
 BASELINES = ("majority", "tfidf")
-"""`majority` answers with the training split's frequencies or mean; `tfidf` is logistic or ridge regression on words and word pairs."""
+"""`majority` answers with the training split's frequencies or mean; `tfidf` is logistic or ridge regression on words and
+word pairs."""
 
 
 def measure_baseline(spec: Spec, dataset: Dataset, store: Store) -> Record:
@@ -72,7 +67,8 @@ def _label_probabilities(raw: Any, targets: np.ndarray) -> np.ndarray:
     """(n, labels). A dummy gives one (n, 2) array per label, and (n, 1) for a label that never varies."""
     if isinstance(raw, list):
         always = targets.mean(0)
-        return np.stack([part[:, 1] if part.shape[1] == 2 else np.full(len(part), always[at]) for at, part in enumerate(raw)], 1)
+        columns = [part[:, 1] if part.shape[1] == 2 else np.full(len(part), always[at]) for at, part in enumerate(raw)]
+        return np.stack(columns, axis=1)
     return np.asarray(raw, dtype=float)
 
 
@@ -89,19 +85,24 @@ def _second(texts: np.ndarray) -> list[str]:
 
 
 def _majority(kind: str) -> Any:
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
     return DummyRegressor() if kind == "regression" else DummyClassifier(strategy="prior")
 
 
 def _linear(kind: str, n_texts: int) -> Any:
     """Words and word pairs of each text, weighted by TF-IDF, into a linear model."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline, make_union
     from sklearn.preprocessing import FunctionTransformer
 
-    features = make_union(
-        *(
-            make_pipeline(FunctionTransformer(pick), TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]"))
-            for pick in (_first, _second)[:n_texts]
-        )
-    )
+    def features_of(pick: Callable[[np.ndarray], list[str]]) -> Any:
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]")
+        return make_pipeline(FunctionTransformer(pick), words)
+
+    features = make_union(*(features_of(pick) for pick in (_first, _second)[:n_texts]))
     if kind == "regression":
         return make_pipeline(features, Ridge())
     logistic = LogisticRegression(max_iter=1000, C=10.0)

@@ -1,13 +1,17 @@
 """How long it will take and how much memory, from a few measured steps of each contestant."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from deltaproof.experiments.run import Probe
-from deltaproof.training.loop import number_of_steps
-from deltaproof.training.settings import Training
+from deltaproof.errors import ConfigError
+from deltaproof.experiments.budget import Budget
+from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.jobs import Job, Probe
+from deltaproof.records.store import Store, read_json, write_json
 
-AROUND_A_RUN = 0.5
-"""Seconds to start a process, write a record and count operations."""
+AROUND_A_RUN = 0.3
+"""Seconds to start a process, count operations and write a record."""
 LATENCY_CALLS = 44
 """Single-example calls that a final run times."""
 
@@ -32,19 +36,57 @@ class Estimate:
     n_trainable: int
     fits: bool
 
-    def seconds(self, trials: int, seeds: int) -> float:
-        """Of a whole contestant; one that does not fit into memory ends after its first step."""
-        return trials * self.trial_seconds + seeds * self.final_seconds
+    def seconds(self, n_trials: int, n_seeds: int) -> float:
+        """Of a whole contestant; one that does not fit into memory ends with its first trial."""
+        if not self.fits:
+            return self.trial_seconds
+        return n_trials * self.trial_seconds + n_seeds * self.final_seconds
+
+    def to_json(self, n_trials: int, n_seeds: int) -> dict[str, Any]:
+        return {"seconds": self.seconds(n_trials, n_seeds), **asdict(self)}
 
 
-def estimate_from(probe: Probe, rows: Rows, settings: Training) -> Estimate:
+def estimate_from(probe: Probe, rows: Rows) -> Estimate:
     """Scale the measured steps up to whole runs."""
-    n_steps = number_of_steps(rows.train, settings)
-    per_epoch = max(1, round(rows.train / settings.batch_size / settings.evaluations_per_epoch))
-    n_evaluations = max(1, -(-n_steps // per_epoch))
-    train = probe.load_seconds + AROUND_A_RUN + n_steps * probe.step_seconds
-    trial = train + n_evaluations * rows.validation * probe.evaluation_seconds_per_row
+    train = probe.load_seconds + AROUND_A_RUN + probe.n_steps * probe.step_seconds
+    trial = train + probe.n_evaluations * rows.validation * probe.evaluation_seconds_per_row
     final = trial + (rows.test + LATENCY_CALLS) * probe.evaluation_seconds_per_row
     return Estimate(
         trial, final, probe.peak_memory_bytes, probe.peak_device_memory_bytes, probe.n_trainable, not probe.out_of_memory
     )
+
+
+def probe_once(engine: LocalEngine, job: Job) -> Probe:
+    """The job's probe, from disk where it stands already.
+
+    It is measured once per folder, so that an experiment that goes on keeps the number of trials that its budget gave it.
+    """
+    path = probe_path(job)
+    with Store(job.folder).lock(f"probe-{job.spec.key}"):
+        if path.exists():
+            facts = read_json(path)
+            return Probe(**{**facts, "notes": tuple(facts["notes"])})
+        probe = engine.probe(job)
+        write_json(path, asdict(probe))
+        return probe
+
+
+def probe_path(job: Job) -> Path:
+    return job.folder / "probes" / f"{job.spec.key}.json"
+
+
+def trials_in_budget(estimates: list[Estimate], n_seeds: int, budget: Budget, most: int) -> int:
+    """The largest number of trials per contestant, up to `most`, that the budget's minutes hold."""
+    if budget.minutes is None:
+        return most
+
+    def minutes(n_trials: int) -> float:
+        return sum(estimate.seconds(n_trials, n_seeds) for estimate in estimates) / 60
+
+    fitting = [n_trials for n_trials in range(1, most + 1) if minutes(n_trials) <= budget.minutes]
+    if not fitting:
+        raise ConfigError(
+            f"the budget must hold one trial and {n_seeds} seeds of each contestant, about {minutes(1):.1f} minutes "
+            f"here, got {budget.minutes:g}; take fewer methods, examples or seeds, or more minutes"
+        )
+    return fitting[-1]

@@ -1,30 +1,19 @@
 """A plan is the whole experiment in a few fields: from TOML, from the command line or from Python, checked the same way."""
 
-import re
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 
 from deltaproof.errors import ConfigError, nearest
+from deltaproof.experiments.budget import Budget, parse_budget
 from deltaproof.methods import method_from
 from deltaproof.methods.base import Method
 from deltaproof.settings import Settings, split_expressions
 from deltaproof.training.settings import Training
-
-
-class Budget(Settings):
-    """What the experiment may use; a field that is left out is not limited."""
-
-    name = "budget"
-
-    trials: int | None = pydantic.Field(None, ge=1)
-    """Tuning trials per contestant."""
-    minutes: float | None = pydantic.Field(None, gt=0)
-    """Wall time of the whole experiment: the number of trials is the largest that fits the estimate."""
-    examples: int | None = pydantic.Field(None, ge=1)
-    """Training examples that each run sees."""
 
 
 class Plan(Settings):
@@ -50,13 +39,13 @@ class Plan(Settings):
     """File of the test rows; split off when left out."""
     kind: Literal["classification", "regression", "multilabel"] | None = None
     """Kind of task; inferred from the labels when left out."""
-    encoding: str = "utf-8"
-    """Encoding of text files."""
+    encoding: str | None = None
+    """Encoding of text files; UTF-8, or what a byte-order mark says, when left out."""
     drop_leaks: bool = False
     """Remove rows from the training and validation splits that stand in a later split too."""
-    max_rows: int | None = pydantic.Field(None, ge=8)
+    max_rows: int | None = pydantic.Field(default=None, ge=8)
     """Use at most so many training rows, drawn by class."""
-    max_length: int = pydantic.Field(256, ge=4)
+    max_length: int = pydantic.Field(default=256, ge=4)
     """Tokens per example; what is longer is cut, and the share of rows cut is reported."""
     metric: tuple[str, ...] = ()
     """Metrics; the first decides. A default by kind of task when left out."""
@@ -64,17 +53,17 @@ class Plan(Settings):
     """The contestant that the others are compared with; `full` if it takes part, else the first."""
     fallback_reference: str | None = None
     """The reference if the first one does not fit into memory or diverges."""
-    margin: float | None = pydantic.Field(None, gt=0)
+    margin: float | None = pydantic.Field(default=None, gt=0)
     """Differences below this count as equivalent, in the metric's unit; 0.02 when left out."""
-    alpha: float = pydantic.Field(0.05, gt=0, lt=0.5)
+    alpha: float = pydantic.Field(default=0.05, gt=0, lt=0.5)
     """Error rate of the verdicts over all comparisons with the reference."""
-    seeds: int = pydantic.Field(3, ge=1)
+    seeds: int = pydantic.Field(default=3, ge=1)
     """Final runs per contestant."""
-    seed: int = pydantic.Field(0, ge=0)
+    seed: int = pydantic.Field(default=0, ge=0)
     """Drives everything random."""
-    trials: int = pydantic.Field(4, ge=1)
+    trials: int = pydantic.Field(default=4, ge=1)
     """Tuning runs per contestant, over learning rates, judged on validation."""
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: tuple[pydantic.PositiveFloat, ...] = ()
     """A fixed grid for every contestant, instead of each method's own."""
     baselines: bool = True
     """Measure the majority class and TF-IDF with logistic regression too."""
@@ -93,24 +82,52 @@ class Plan(Settings):
     keep: Literal["best", "all", "none"] = "best"
     """Which tuned models stay on disk: each contestant's best on validation, every one, or none."""
 
-    @pydantic.field_validator("methods", "text", "label", "metric", "require", mode="before")
+    @pydantic.field_validator("methods", mode="before")
     @classmethod
-    def _listed(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
-        if info.field_name == "methods":
-            if isinstance(value, str):
-                value = split_expressions(value)
-            elif isinstance(value, Method):
-                value = [value]
-            return tuple(item.label if isinstance(item, Method) else _expression(item) for item in value)
+    def _named(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(part.strip() for part in ([value] if info.field_name == "require" else value.split(",")) if part.strip())
+            value = split_expressions(value)
+        if isinstance(value, Method | type) or not isinstance(value, list | tuple):
+            value = [value]
+        return tuple(_expression(item) for item in value)
+
+    @pydantic.field_validator("text", "label", "metric", "learning_rates", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return (value,) if isinstance(value, int | float) else value
+
+    @pydantic.field_validator("require", mode="before")
+    @classmethod
+    def _gates(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @pydantic.field_validator("model", "data", "validation", "test", mode="before")
+    @classmethod
+    def _path(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if info.field_name in ("validation", "test") and not isinstance(value, str | None):
+            raise ValueError(
+                f"`{info.field_name}` must be a file, got {type(value).__name__}; rows in memory go into `data`, as "
+                f"{{'train': …, 'validation': …, 'test': …}}"
+            )
         return value
+
+    @pydantic.field_validator("reference", "fallback_reference", mode="before")
+    @classmethod
+    def _one_method(cls, value: Any) -> Any:
+        return value.label if isinstance(value, Method) else value
 
     @pydantic.model_validator(mode="after")
     def _checked(self) -> "Plan":
         contestants = self.contestants()
-        if len(contestants) != len(self.methods):
-            raise ValueError(f"each contestant may be named once, got {', '.join(self.methods)}; remove the repeated one")
+        for field in ("methods", "learning_rates", "metric"):
+            given = contestants if field == "methods" else set(getattr(self, field))
+            if len(given) != len(getattr(self, field)):
+                named = ", ".join(str(value) for value in getattr(self, field))
+                raise ValueError(f"each of `{field}` may be named once, got {named}; remove the repeated one")
         for field in ("reference", "fallback_reference"):
             wanted = getattr(self, field)
             if wanted is not None and method_from(wanted).label not in contestants:
@@ -125,38 +142,69 @@ class Plan(Settings):
         return {contestant.label: contestant for contestant in methods}
 
     @property
+    def n_trials(self) -> int:
+        """Learning rates per contestant, at most: a budget in minutes may hold fewer."""
+        return len(self.learning_rates) or self.budget.trials or self.trials
+
+    @property
+    def loop(self) -> Training:
+        """What the training loop reads: `training`, within the budget."""
+        if self.budget.examples is None:
+            return self.training
+        return Training(**{**self.training.model_dump(exclude_unset=True), "examples": self.budget.examples})
+
+    @property
     def reference_label(self) -> str:
         contestants = self.contestants()
         if self.reference is not None:
             return method_from(self.reference).label
         return "full" if "full" in contestants else next(iter(contestants))
 
+    @property
+    def fallback_reference_label(self) -> str | None:
+        return None if self.fallback_reference is None else method_from(self.fallback_reference).label
+
 
 def _expression(item: Any) -> str:
-    if isinstance(item, dict):
-        return method_from(item).label
-    return str(item)
+    """A method as one would type it, from an object, its class, a record's dict or text."""
+    if isinstance(item, type) and issubclass(item, Method):
+        return item().label
+    return method_from(item).label if isinstance(item, Method | dict) else str(item)
 
 
-def plan_from(fields: dict[str, Any]) -> Plan:
+def plan_from(fields: Mapping[str, Any]) -> Plan:
     """A plan from flat or grouped fields: what the training loop and the budget read may stand at the top level too."""
-    fields = {key: value for key, value in fields.items() if value is not None}
+    flat = {key: value for key, value in fields.items() if value is not None}
+    groups: dict[str, Any] = {}
     for group, kind in (("training", Training), ("budget", Budget)):
-        given = fields.get(group)
-        inner = dict(given) if isinstance(given, dict) else given.model_dump(exclude_unset=True) if given else {}
-        for key in kind.model_fields:
-            if key in fields and key not in Plan.model_fields:
-                inner[key] = fields.pop(key)
+        inner = _fields_of(flat.pop(group, {}), group)
+        inner |= {key: flat.pop(key) for key in kind.model_fields if key in flat and key not in Plan.model_fields}
+        if "precision" in inner:
+            flat.setdefault("precision", inner.pop("precision"))
         if inner:
-            fields[group] = kind(**inner)
+            groups[group] = kind(**inner)
     known = {*Plan.model_fields, *Training.model_fields, *Budget.model_fields}
-    for key in fields:
+    for key in flat:
         if key not in known:
             raise ConfigError(f"a plan has no field `{key}`; {nearest(key, known)}")
-    for key in ("model", "data", "methods"):
-        if key not in fields:
-            raise ConfigError(f"a plan needs `{key}`, got only {', '.join(fields) or 'nothing'}; add it")
-    return Plan(**fields)
+    missing = [key for key in ("model", "data", "methods") if key not in flat]
+    if missing:
+        raise ConfigError(
+            f"a plan needs model, data and methods, got no {' and no '.join(missing)}; for example "
+            f"`--model bert-base-uncased --data reviews.csv --methods full,lora`"
+        )
+    return Plan(**flat, **groups)
+
+
+def _fields_of(group: Any, name: str) -> dict[str, Any]:
+    """The fields of `training` or `budget`, in any of the forms that a user may give."""
+    if isinstance(group, Settings):
+        return group.model_dump(exclude_unset=True)
+    if name == "budget" and isinstance(group, str):
+        return parse_budget(group).model_dump(exclude_unset=True)
+    if isinstance(group, Mapping):
+        return dict(group)
+    raise ConfigError(f"`{name}` must hold fields, got {group!r}; write a table `[{name}]` in TOML, a dict in Python")
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -165,23 +213,8 @@ def read_plan(path: Path) -> dict[str, Any]:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise ConfigError(f"the plan `{path}` must exist, found nothing; {nearest(path.name, names) if names else 'check the path'}") from None
+        hint = nearest(path.name, names) if names else "check the path"
+        raise ConfigError(f"the plan `{path}` must exist, found nothing; {hint}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{path}` must be TOML, got {error}; correct that line") from None
     return fields
-
-
-def parse_budget(text: str) -> Budget:
-    """`6 trials`, `30 minutes`, `20000 examples`, or several with commas.
-
-    >>> parse_budget("6 trials, 30 minutes").minutes
-    30.0
-    """
-    fields: dict[str, float] = {}
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([\d.]+)\s*([a-z]+?)s?\s*", part.lower())
-        unit = {"trial": "trials", "minute": "minutes", "min": "minutes", "example": "examples"}.get(match[2]) if match else None
-        if match is None or unit is None:
-            raise ConfigError(f"a budget reads `6 trials`, `30 minutes` or `20000 examples`, got `{part.strip()}`; write one of these")
-        fields[unit] = float(match[1])
-    return Budget(**fields)

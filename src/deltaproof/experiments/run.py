@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,35 +15,23 @@ from deltaproof.data.run_folder import read_dataset
 from deltaproof.evaluation.efficiency import flops_per_token, latency_seconds, stored_bytes
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.environment import environment
+from deltaproof.experiments.jobs import Job
 from deltaproof.memory import PeakMemory, is_out_of_memory
-from deltaproof.methods import Method, method_from
+from deltaproof.methods import method_from
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.metrics import METRICS
 from deltaproof.records.record import Cost, Predictions, Record
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store
+from deltaproof.saving.folder import save_tuned
 from deltaproof.seeding import seed_everything
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.loop import Outcome, train
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
-from deltaproof.saving.folder import save_tuned
 
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A spec and where to run it: what a worker process is handed."""
-
-    spec: Spec
-    folder: Path
-    """Of the experiment; its `data/` holds the splits."""
-    device: str
-    keep: bool = False
-    """Whether to save the tuned model under `tuned/<key>`."""
-    trust_remote_code: bool = False
 
 
 def load_for(spec: Spec, trust_remote_code: bool = False) -> Backbone:
@@ -80,7 +67,7 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
                 raise
             record, predictions = Record(job.spec, "out_of_memory", error=str(error).splitlines()[0]), None
         seconds = time.perf_counter() - clock
-        record = Record(**{**vars(record), "started": started, "seconds": seconds, "environment": environment()})
+        record = replace(record, started=started, seconds=seconds, environment=environment())
         store.write(record, predictions)
         Checkpoint(store.folder / "checkpoints" / job.spec.key).clear()
         return record
@@ -106,13 +93,14 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     peak, device_peak = memory.host_bytes(), memory.device_bytes()
     if outcome.diverged:
         return Record(spec, "diverged", history=outcome.history, notes=notes), None
-    test_scores, predictions = {}, None
+    test_scores: dict[str, float] = {}
+    predictions: Predictions | None = None
     if spec.stage == "final":
         test_scores, predictions = _final_evaluation(dataset, tuned, task, spec, precision)
         if job.keep:
             save_tuned(tuned, task, spec, store.folder / "tuned" / spec.key)
     cost = _cost(tuned, task, train_rows, outcome, precision, final=spec.stage == "final")
-    cost = Cost(**{**vars(cost), "peak_memory_bytes": peak, "peak_device_memory_bytes": device_peak})
+    cost = replace(cost, peak_memory_bytes=peak, peak_device_memory_bytes=device_peak)
     return Record(spec, "done", outcome.validation, test_scores, outcome.history, cost, notes=notes), predictions
 
 
@@ -150,60 +138,3 @@ def _cost(tuned: Tuned, task: TextTask, rows: Encoded, outcome: Outcome, precisi
 def loop_settings(spec: Spec) -> Training:
     """The part of the spec that the training loop reads."""
     return Training(**{key: value for key, value in spec.training.items() if key in Training.model_fields})
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A few measured steps of one contestant, from which time and memory are estimated."""
-
-    load_seconds: float
-    step_seconds: float
-    evaluation_seconds_per_row: float
-    peak_memory_bytes: int
-    peak_device_memory_bytes: int | None
-    n_trainable: int
-    out_of_memory: bool = False
-    notes: tuple[str, ...] = ()
-
-
-def probe(job: Job, n_steps: int = 3) -> Probe:
-    """Attach the method, take one step on the longest batch (for memory) and a few on ordinary ones (for time).
-
-    Nothing of it is kept, and the test split stays sealed. A setting that is wrong for this model raises here, before
-    anything expensive starts.
-    """
-    clock = time.perf_counter()
-    spec, device = job.spec, pick_device(job.device)
-    accelerator = accelerator_for(device, spec.training["precision"])
-    dataset = read_dataset(job.folder / "data")
-    memory = PeakMemory(device)
-    method, task, settings = method_from(spec.method), TextTask.from_json(spec.task), loop_settings(spec)
-    backbone = load_for(spec, job.trust_remote_code)
-    rows = task.encode(backbone.tokenizer, dataset.train)
-    tuned = attach(backbone, method, spec.seed)
-    n_trainable, load_seconds = tuned.n_trainable, time.perf_counter() - clock
-    return _probe_steps(tuned, method, task, rows, settings, accelerator, memory, n_trainable, load_seconds, n_steps, spec)
-
-
-def _probe_steps(
-    tuned: Tuned, method: Method, task: TextTask, rows: Encoded, settings: Training, accelerator: Any, memory: PeakMemory,
-    n_trainable: int, load_seconds: float, n_steps: int, spec: Spec,
-) -> Probe:  # fmt: skip
-    longest = rows.take((-rows.lengths).argsort(kind="stable")[: settings.batch_size])
-    few = Training(**{**settings.model_dump(), "examples": n_steps * settings.batch_size, "patience": None})
-    one = Training(**{**few.model_dump(), "examples": settings.batch_size})
-    try:
-        train(tuned, task, longest, longest.take([0]), one, 1e-6, spec.seed, accelerator)
-        outcome = train(tuned, task, rows, longest.take([0]), few, 1e-6, spec.seed, accelerator)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return Probe(load_seconds, 0.0, 0.0, memory.host_bytes(), memory.device_bytes(), n_trainable, out_of_memory=True)
-    clock = time.perf_counter()
-    sample = rows.take(list(range(min(len(rows), 4 * settings.batch_size))))
-    predict(tuned, task, sample, tuned.backbone.tokenizer.pad_token_id, 2 * settings.batch_size, spec.training["precision"])
-    per_row = (time.perf_counter() - clock) / len(sample)
-    return Probe(
-        load_seconds, outcome.train_seconds / n_steps, per_row, memory.host_bytes(), memory.device_bytes(), n_trainable,
-        notes=tuple([*tuned.backbone.notes, *method.notes(tuned.backbone), *outcome.notes]),
-    )  # fmt: skip

@@ -149,9 +149,13 @@ def _row_json(row: Row, metric: Metric) -> dict[str, Any]:
     }
 
 
-def table_from(store: Store) -> Table:
-    """Read an experiment's records and say what they show."""
-    experiment = store.experiment()
+def table_from(store: Store, experiment: dict[str, Any] | None = None) -> Table:
+    """Read an experiment's records and say what they show.
+
+    Args:
+        experiment: what `experiment.json` holds, or would hold; read from there when left out.
+    """
+    experiment = store.experiment() if experiment is None else experiment
     metrics = [METRICS[name] for name in experiment["task"]["metrics"]]
     main = metrics[0]
     rows, units = [], {}

@@ -44,3 +44,12 @@ def is_at_edge(scores: dict[float, float], chosen: float) -> bool:
 def best_rate(scores: dict[float, float]) -> float:
     """The rate with the best score; of equal ones the lowest, which is the safer."""
     return max(sorted(scores), key=lambda rate: scores[rate])
+
+
+def rounded(rate: float) -> float:
+    """Three digits: a rate that a person can read and type.
+
+    >>> rounded(0.000316227766)
+    0.000316
+    """
+    return float(f"{rate:.3g}")

@@ -12,27 +12,25 @@ class Training(Settings):
 
     name = "training"
 
-    epochs: float = pydantic.Field(3.0, gt=0)
+    epochs: float = pydantic.Field(default=3.0, gt=0)
     """Passes over the training rows; may be a fraction."""
-    examples: int | None = pydantic.Field(None, ge=1)
+    examples: int | None = pydantic.Field(default=None, ge=1)
     """Examples seen in all, instead of `epochs`."""
-    batch_size: int = pydantic.Field(32, ge=1)
+    batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples per optimiser step."""
-    micro_batch_size: int | None = pydantic.Field(None, ge=1)
-    """Examples per forward pass; gradients of several are accumulated into one step. Found by itself when memory runs out."""
+    micro_batch_size: int | None = pydantic.Field(default=None, ge=1)
+    """Examples per forward pass; the gradients of several make one step. Found by itself when memory runs out."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""
-    warmup_fraction: float = pydantic.Field(0.1, ge=0, lt=1)
+    warmup_fraction: float = pydantic.Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
-    weight_decay: float = pydantic.Field(0.01, ge=0)
+    weight_decay: float = pydantic.Field(default=0.01, ge=0)
     """AdamW's decay, on matrices only."""
-    clip_norm: float = pydantic.Field(1.0, gt=0)
+    clip_norm: float = pydantic.Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the matrix products; parameters, adapters and optimiser stay in fp32. `auto` takes bf16 where the hardware has it."""
-    evaluations_per_epoch: int = pydantic.Field(1, ge=1)
+    evaluations_per_epoch: int = pydantic.Field(default=1, ge=1)
     """How often the validation split is scored."""
-    patience: int | None = pydantic.Field(None, ge=1)
+    patience: int | None = pydantic.Field(default=None, ge=1)
     """Stop after so many evaluations without a better validation score; never when left out."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

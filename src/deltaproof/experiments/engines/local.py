@@ -4,119 +4,117 @@ A process of its own makes peak memory attributable, survives a crash of the run
 """
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
 import sys
-import threading
-import traceback
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
-from deltaproof.errors import DeltaproofError
-from deltaproof.experiments.inspect import Facts, Question, look
-from deltaproof.experiments.run import Job, Probe, probe, run
+from deltaproof.errors import ConfigError, DeltaproofError
+from deltaproof.experiments.engines.worker import Surroundings, work
+from deltaproof.experiments.jobs import Facts, Job, Probe, Question
 from deltaproof.methods import METHODS
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TOP_PAD_": "67108864"}
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 """glibc's allocator gives large blocks back to the system and asks for them anew at every step; with these it keeps them."""
 
-OnProgress = Callable[[Job, int, int, dict[str, float]], None]
+OnProgress = Callable[[int, int, dict[str, float]], None]
+"""Is told the step, the number of steps and named values."""
 
 
-@dataclass
-class _Running:
-    job: Job
-    process: Any
-    connection: Connection
+def _ignore(step: int, n_steps: int, values: dict[str, float]) -> None:
+    """For errands whose progress nobody follows."""
 
 
 class LocalEngine:
-    """Runs jobs one after another on one device, or side by side on several."""
+    """Runs jobs one after another on this machine."""
 
-    def __init__(self, devices: tuple[str, ...] = ("cpu",)) -> None:
-        self.devices = devices
+    def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["deltaproof.experiments.engines.preload"])
 
-    def run(self, job: Job, on_progress: OnProgress = lambda job, step, n_steps, values: None) -> Record:
-        """The job's record, from disk where it stands already. A run that the system kills twice did not fit into memory."""
-        store = Store(job.folder)
-        for attempt in (1, 2):
-            kind, value = self._in_process(run, job, on_progress)
+    def start(self) -> None:
+        """Have the fork server load its libraries while the caller does something else."""
+        with _variables(ALLOCATOR):
+            forkserver.ensure_running()
+
+    def run(self, job: Job, on_progress: OnProgress = _ignore) -> Record:
+        """The job's record. A run that the system kills is tried once more; killed twice, it did not fit into memory."""
+        for _attempt in (1, 2):
+            kind, value = self._in_process("run", job, on_progress)
             if kind == "result":
                 return value  # type: ignore[no-any-return]
             if kind == "user_error":
                 raise value
-            if kind == "killed" and attempt == 2:
-                record = Record(job.spec, "out_of_memory", error="the system killed the run twice (signal 9): memory ran out")
-                store.write(record)
-                return record
             if kind == "error":
-                record = Record(job.spec, "failed", error=value)
-                store.write(record)
-                return record
-        raise AssertionError("two attempts end in one of the cases above")
+                return self._stored(job, Record(job.spec, "failed", error=value))
+        reason = "the system killed the run twice (signal 9): memory ran out"
+        return self._stored(job, Record(job.spec, "out_of_memory", error=reason))
+
+    @staticmethod
+    def _stored(job: Job, record: Record) -> Record:
+        """Write a record in place of a worker that could not; what another process has written since stands."""
+        store = Store(job.folder)
+        with store.lock(job.spec.key):
+            found = store.find(job.spec.key)
+            if found is not None and found.status == "done":
+                return found
+            store.write(record)
+            return record
 
     def look(self, question: Question) -> Facts:
-        """What model and methods are; raises the user's errors."""
-        kind, value = self._in_process(look, question)
+        """What model, methods and machine are; raises the user's errors."""
+        kind, value = self._in_process("look", question)
         if kind == "result":
             return value  # type: ignore[no-any-return]
         if kind == "user_error":
             raise value
         if kind == "killed":
-            raise DeltaproofError(f"`{question.model}` must fit into memory, the system killed the process that loaded it; take a smaller model")
+            raise DeltaproofError(
+                f"`{question.model}` must fit into memory, the system killed the process that loaded it; take a smaller model"
+            )
         raise DeltaproofError(f"`{question.model}` must load, got an error:\n{value}")
 
     def probe(self, job: Job) -> Probe:
         """A few measured steps of the job; raises the user's errors."""
-        kind, value = self._in_process(probe, job)
+        kind, value = self._in_process("probe", job)
         if kind == "result":
             return value  # type: ignore[no-any-return]
-        if kind == "killed":
-            return Probe(0.0, 0.0, 0.0, 0, None, 0, out_of_memory=True)
         if kind == "user_error":
             raise value
+        if kind == "killed":
+            return Probe(out_of_memory=True)
         raise DeltaproofError(f"`{job.spec.contestant}` must be able to take a step, got an error:\n{value}")
 
-    def _in_process(
-        self, function: Callable[..., Any], job: Any, on_progress: OnProgress = lambda job, step, n_steps, values: None
-    ) -> tuple[str, Any]:
-        """What became of the job: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
+    def _in_process(self, errand: str, request: Any, on_progress: OnProgress = _ignore) -> tuple[str, Any]:
+        """What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
+        self.start()
         ours, theirs = self._context.Pipe()
-        before = {key: os.environ.get(key) for key in ALLOCATOR}
-        os.environ.update({key: value for key, value in ALLOCATOR.items() if before[key] is None})
-        process = self._context.Process(target=_work, args=(function, job, theirs, _method_modules()), daemon=True)
+        process = self._context.Process(target=work, args=(errand, request, theirs, surroundings()), daemon=True)
         with _main_module_hidden():
             process.start()
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key)
         theirs.close()
         try:
-            while True:
-                wait([ours, process.sentinel])
-                try:
-                    message = ours.recv() if ours.poll() else None
-                except (EOFError, ConnectionResetError):
-                    message = None
-                if message is None:
-                    process.join()
-                    if process.exitcode == -signal.SIGKILL:
-                        return "killed", None
-                    return "error", f"the run's process ended with code {process.exitcode} and left no word"
-                if message[0] == "progress":
-                    on_progress(job, *message[1:])
-                else:
+            while (message := _next_message(ours, process)) is not None:
+                if message[0] != "progress":
                     process.join()
                     return message[0], message[1]
+                on_progress(*message[1:])
+            process.join()
+            if process.exitcode == -signal.SIGKILL:
+                return "killed", None
+            return "error", f"the process ended with code {process.exitcode} and left no word"
         finally:
             if process.is_alive():
                 process.kill()
@@ -124,16 +122,41 @@ class LocalEngine:
             ours.close()
 
 
+def _next_message(connection: Connection, process: Any) -> tuple[Any, ...] | None:
+    """What the worker sends next; None once it has ended without another word."""
+    wait([connection, process.sentinel])
+    try:
+        return connection.recv() if connection.poll() else None  # type: ignore[no-any-return]
+    except (EOFError, ConnectionResetError):
+        return None
+
+
+def surroundings() -> Surroundings:
+    """What a worker has to be told, so that it knows the methods that are known here.
+
+    Raises:
+        ConfigError: a method was registered where no worker can read it, such as in a notebook.
+    """
+    modules = {kind.__module__ for _, kind in METHODS.items()}
+    own = tuple(sorted(name for name in modules if name != "__main__" and not name.startswith("deltaproof.")))
+    script = None
+    if "__main__" in modules:
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script is None or not Path(script).is_file():
+            raise ConfigError(
+                "a method must be registered in a file that other processes can read, got one from a notebook or from "
+                "standard input; put the class into a module and import it"
+            )
+    return Surroundings(own, script, dict(os.environ))
+
+
 @contextlib.contextmanager
 def _main_module_hidden() -> Iterator[None]:
-    """Keep the worker from running the user's script anew, unless a method is defined in that very script.
+    """Keep multiprocessing from running the user's script anew in every worker.
 
-    multiprocessing imports the main module in every worker; a script without an `if __name__ == "__main__"` guard would
-    start its own experiment over and over.
+    A script without an `if __name__ == "__main__"` guard would start its own experiment over and over. Where the script
+    defines methods, the worker reads it in its own way (`engines/worker.py`).
     """
-    if any(kind.__module__ == "__main__" for _, kind in METHODS.items()):
-        yield
-        return
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -142,37 +165,13 @@ def _main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _method_modules() -> tuple[str, ...]:
-    """Modules outside of this package that registered methods; a worker has to import them to know those."""
-    modules = {kind.__module__ for _, kind in METHODS.items()}
-    return tuple(sorted(name for name in modules if name != "__main__" and not name.startswith("deltaproof.")))
-
-
-def _work(function: Callable[..., Any], job: Any, connection: Connection, modules: tuple[str, ...]) -> None:
-    """In the worker: do the job and send what became of it. Dies with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sending = threading.Lock()
-
-    def send(message: tuple[Any, ...]) -> None:
-        with sending:
-            connection.send(message)
-
-    def watch() -> None:
-        try:
-            connection.recv()  # the parent never sends: this returns when it is gone
-        except (EOFError, OSError):
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+@contextlib.contextmanager
+def _variables(wanted: dict[str, str]) -> Iterator[None]:
+    """Environment variables for a process that is about to start; those that the user has set stand."""
+    missing = {key: value for key, value in wanted.items() if key not in os.environ}
+    os.environ.update(missing)
     try:
-        for name in modules:
-            importlib.import_module(name)
-        if function is run:
-            result = run(job, lambda step, n_steps, values: send(("progress", step, n_steps, values)))
-        else:
-            result = function(job)
-        send(("result", result))
-    except DeltaproofError as error:
-        send(("user_error", error))
-    except BaseException:
-        send(("error", traceback.format_exc(limit=12)))
+        yield
+    finally:
+        for key in missing:
+            del os.environ[key]

@@ -1,9 +1,17 @@
 """What the fork server imports once, so that a run starts in a moment."""
 
-import accelerate
-import peft
-import transformers.models.auto.modeling_auto
+import importlib
 
-import deltaproof.experiments.run
+MODULES = (
+    "accelerate",
+    "peft",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "torch.utils.flop_counter",
+    "deltaproof.experiments.inspect",
+    "deltaproof.experiments.probe",
+    "deltaproof.experiments.run",
+)
 
-__all__ = ["accelerate", "deltaproof", "peft", "transformers"]
+for _name in MODULES:
+    importlib.import_module(_name)

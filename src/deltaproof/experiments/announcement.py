@@ -1,0 +1,56 @@
+"""What an experiment says before it starts: what will be done, how long it will take, how much memory."""
+
+from typing import Any
+
+from deltaproof.experiments import wording
+from deltaproof.metrics import METRICS
+
+
+def announcement(experiment: dict[str, Any]) -> str:
+    """The plan and the estimate of `experiment.json`, in a few lines."""
+    lines = [f"{heading:10}{text}" for heading, text in _facts(experiment)]
+    return "\n".join([*lines, *_estimate(experiment)])
+
+
+def _facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
+    model, data, task, plan = (experiment[key] for key in ("model", "data", "task", "plan"))
+    rows, metric = data["rows"], METRICS[task["metrics"][0]]
+    margin = wording.amount(experiment["margin"], metric.unit)
+    facts = [
+        ("model", f"{model['name']} ({wording.count(model['n_parameters'])} parameters)"),
+        (
+            "data",
+            f"{data['name']}: {rows['train']} rows to train, {rows['validation']} to choose on, {rows['test']} sealed to test on",
+        ),
+        (
+            "question",
+            f"is any contestant as good as {experiment['reference']}, within {margin} of {metric.name.replace('_', ' ')}?",
+        ),
+        ("protocol", _protocol(len(experiment["contestants"]), plan["trials"], plan["seeds"])),
+        ("machine", f"{experiment['device']}, {experiment['precision']}"),
+    ]
+    if data["truncated_fraction"]:
+        share = wording.share(data["truncated_fraction"])
+        facts.append(("note", f"{share} of the rows are longer than {task['max_length']} tokens and were cut"))
+    return [*facts, *(("note", note) for note in (*data["notes"], *model["notes"]))]
+
+
+def _protocol(n_contestants: int, n_trials: int, n_seeds: int) -> str:
+    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''} each"
+    if n_trials == 1:
+        return f"one learning rate each, so nothing to choose; {seeds}; {n_contestants * n_seeds} trainings"
+    n_trainings = n_contestants * (n_trials + n_seeds)
+    return f"{n_trials} learning rates each, chosen on validation; then {seeds}; {n_trainings} trainings"
+
+
+def _estimate(experiment: dict[str, Any]) -> list[str]:
+    width = max(10, *(len(entry["name"]) for entry in experiment["contestants"]))
+    lines = [f"{'estimate':10}{'contestant':{width}} {'time':>12} {'memory':>8} {'trained':>8}"]
+    for entry in experiment["contestants"]:
+        estimate = entry["estimate"]
+        time = wording.duration(estimate["seconds"])
+        memory = wording.size(estimate["peak_device_memory_bytes"] or estimate["peak_memory_bytes"])
+        trained = wording.count(estimate["n_trainable"]) if estimate["fits"] else "–"
+        ending = "" if estimate["fits"] else "  does not fit into memory"
+        lines.append(f"{'':10}{entry['name']:{width}} {time:>12} {memory:>8} {trained:>8}{ending}")
+    return [*lines, f"{'':10}in all about {wording.duration(experiment['estimated_seconds'])}"]

@@ -1,0 +1,102 @@
+"""`experiment.json`: the plan as resolved, the facts of data and model, and the keys of the runs as they end."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from deltaproof.data.dataset import Dataset
+from deltaproof.experiments.resolve import Resolved
+from deltaproof.records.store import Store
+
+Document = dict[str, Any]
+
+
+def new_document(resolved: Resolved) -> Document:
+    """The document as it stands before the first run."""
+    plan, facts = resolved.plan, resolved.facts
+    return {
+        "format": 1,
+        "name": resolved.store.folder.resolve().name,
+        "created": now(),
+        "finished": None,
+        "plan": plan.model_dump(mode="json"),
+        "data": _data(resolved),
+        "model": {
+            "name": plan.model,
+            "fingerprint": facts.fingerprint,
+            "revision": facts.revision,
+            "n_parameters": facts.n_parameters,
+            "notes": list(facts.notes),
+        },
+        "task": resolved.task.to_json(),
+        "margin": resolved.margin,
+        "alpha": plan.alpha,
+        "reference": plan.reference_label,
+        "fallback_reference": plan.fallback_reference_label,
+        "device": facts.device,
+        "precision": facts.precision,
+        "environment": facts.environment,
+        "contestants": [
+            {
+                "name": name,
+                "method": method.to_dict(),
+                "centre": method.grid_centre,
+                "trials": [],
+                "learning_rate": None,
+                "at_edge": False,
+                "status": None,
+                "final": [],
+                "notes": [],
+                "estimate": None,
+                "measured": None,
+            }
+            for name, method in resolved.contestants.items()
+        ],
+        "baselines": [],
+        "estimated_seconds": None,
+        "measured_seconds": None,
+    }
+
+
+def _data(resolved: Resolved) -> dict[str, Any]:
+    dataset = resolved.dataset
+    return {
+        "name": dataset.name,
+        "kind": dataset.kind,
+        "labels": dataset.labels,
+        "text_columns": list(dataset.text_columns),
+        "label_column": dataset.label_column,
+        "fingerprint": dataset.fingerprint,
+        "rows": asdict(resolved.rows),
+        "notes": list(dataset.notes),
+        "truncated_fraction": resolved.facts.truncated_fraction,
+        "openings": len(dataset.test.openings()),
+        "class_counts": _class_counts(dataset),
+    }
+
+
+def _class_counts(dataset: Dataset) -> dict[str, int] | None:
+    if dataset.kind != "classification" or not dataset.labels:
+        return None
+    classes = dataset.train.targets[:, 0].astype(int)
+    return {label: int((classes == at).sum()) for at, label in enumerate(dataset.labels)}
+
+
+def write_document(store: Store, document: Document) -> None:
+    """Write the document, unless a finished one of the same experiment stands there and this one is not finished.
+
+    Two processes may work on one folder, and a finished experiment may be run again: neither makes it unfinished.
+    """
+    if document["finished"] is None and (store.folder / "experiment.json").exists():
+        before = store.experiment()
+        if before["finished"] is not None and _identity(before) == _identity(document):
+            return
+    store.write_experiment(document)
+
+
+def _identity(document: Document) -> list[Any]:
+    return [document["plan"], document["data"]["fingerprint"], document["model"], document["environment"]["versions"]]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,106 @@
+"""The worker's side of the local engine: one errand in a process of its own."""
+
+import importlib
+import os
+import runpy
+import signal
+import threading
+import traceback
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from deltaproof.errors import ConfigError, DeltaproofError
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker must know of the process that started it."""
+
+    modules: tuple[str, ...] = ()
+    """Modules outside of this package that registered methods."""
+    script: str | None = None
+    """Path of the main script, where that registered methods."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables: the fork server knows those of its own start only."""
+
+
+class DefinitionsRead(BaseException):
+    """Ends a script that a worker reads for its methods, at the point where it would start an experiment."""
+
+
+_is_reading = False
+
+
+def stop_if_reading() -> None:
+    """Called where an experiment starts: a script without an `if __name__ == "__main__"` guard comes here in every worker."""
+    if _is_reading:
+        raise DefinitionsRead
+
+
+def work(errand: str, request: Any, connection: Connection, surroundings: Surroundings) -> None:
+    """Do an errand (`look`, `probe` or `run`) and send what became of it. Dies with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(surroundings.environment)
+    threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
+    sending = threading.Lock()
+
+    def send(*message: Any) -> None:
+        with sending:
+            connection.send(message)
+
+    try:
+        _meet_methods(surroundings)
+        send("result", _do(errand, request, lambda *values: send("progress", *values)))
+    except DeltaproofError as error:
+        send("user_error", error)
+    except BaseException:
+        send("error", traceback.format_exc(limit=12))
+
+
+def _do(errand: str, request: Any, progress: Any) -> Any:
+    if errand == "run":
+        from deltaproof.experiments.run import run
+
+        return run(request, progress)
+    if errand == "probe":
+        from deltaproof.experiments.probe import probe
+
+        return probe(request)
+    from deltaproof.experiments.inspect import look
+
+    return look(request)
+
+
+def _die_with_parent(connection: Connection) -> None:
+    try:
+        connection.recv()  # the parent never sends: this returns when it is gone
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _meet_methods(surroundings: Surroundings) -> None:
+    """Have the user's own methods registered here too."""
+    for name in surroundings.modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"a module that registers methods must be importable by its name, `{name}` is not ({error}); "
+                f"put it where `python -c 'import {name}'` finds it"
+            ) from None
+    if surroundings.script is not None:
+        _read_script(surroundings.script)
+
+
+def _read_script(path: str) -> None:
+    """Run the user's script up to the point where it starts an experiment."""
+    global _is_reading
+    _is_reading = True
+    try:
+        runpy.run_path(path, run_name="__mp_main__")
+    except DefinitionsRead:
+        pass
+    finally:
+        _is_reading = False

@@ -1,0 +1,71 @@
+"""What goes to a worker process and what comes back, free of torch: a run, a probe, a look at model and methods."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltaproof.records.spec import Spec
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run or a probe of one contestant: a spec and where to run it."""
+
+    spec: Spec
+    folder: Path
+    """Of the experiment; its `data/` holds the splits."""
+    device: str
+    keep: bool = False
+    """Whether to save the tuned model under `tuned/<key>`."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A few measured steps of one contestant, from which time and memory are estimated."""
+
+    load_seconds: float = 0.0
+    step_seconds: float = 0.0
+    evaluation_seconds_per_row: float = 0.0
+    n_steps: int = 0
+    """Optimiser steps of a whole run."""
+    n_evaluations: int = 0
+    """Times that a whole run scores the validation split."""
+    peak_memory_bytes: int = 0
+    peak_device_memory_bytes: int | None = None
+    n_trainable: int = 0
+    out_of_memory: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be looked at before anything is trained."""
+
+    model: str
+    revision: str | None
+    trust_remote_code: bool
+    methods: tuple[dict[str, Any], ...]
+    task: dict[str, Any]
+    folder: Path
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found: about the model, the texts and the machine."""
+
+    fingerprint: str
+    revision: str
+    n_parameters: int
+    max_length: int
+    """The task's maximum length, or the model's where that is shorter."""
+    truncated_fraction: float
+    """Share of the training and validation rows that lose tokens to it."""
+    notes: tuple[str, ...]
+    device: str
+    """What the wanted device comes to here, such as `cuda`."""
+    precision: str
+    """What the wanted precision comes to on it, such as `bf16`."""
+    environment: dict[str, Any]

@@ -1,0 +1,44 @@
+"""Tuned models in a run folder: which of them stay, and which one `best` points to."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deltaproof.experiments.table import Table
+from deltaproof.metrics import Metric
+from deltaproof.records.record import Record
+from deltaproof.records.store import Store
+
+
+def tuned_folder(store: Store, key: str) -> Path:
+    return store.folder / "tuned" / key
+
+
+def by_validation(records: Sequence[Record], metric: Metric) -> list[Record]:
+    """The runs that came through, best validation score first."""
+    done = [record for record in records if record.status == "done"]
+    sign = -1 if metric.higher_is_better else 1
+    return sorted(done, key=lambda record: sign * record.validation[metric.name])
+
+
+def keep_best(store: Store, records: Sequence[Record], metric: Metric) -> None:
+    """Of one contestant's tuned models delete all but the best on validation."""
+    for record in by_validation(records, metric)[1:]:
+        shutil.rmtree(tuned_folder(store, record.spec.key), ignore_errors=True)
+
+
+def point_to_best(store: Store, table: Table) -> Path | None:
+    """Make `best` the tuned model of the recommended contestant: of those kept, the best on validation."""
+    name, link = table.recommendation.name, store.folder / "best"
+    keys = table.row(name).keys if name is not None else ()
+    records = [record for key in keys if (record := store.find(key)) is not None]
+    kept = [record for record in by_validation(records, table.metric) if tuned_folder(store, record.spec.key).exists()]
+    if not kept:
+        link.unlink(missing_ok=True)
+        return None
+    temporary = store.folder / f".best-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(Path("tuned") / kept[0].spec.key)
+    temporary.replace(link)
+    return link

@@ -1,0 +1,134 @@
+"""From a plan to what is known before anything is trained: data, task, model, machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deltaproof.data.dataset import Dataset
+from deltaproof.data.demo import demo_data
+from deltaproof.data.load import load_data
+from deltaproof.data.run_folder import write_splits
+from deltaproof.errors import ConfigError, RecordError
+from deltaproof.experiments.baselines import BASELINES
+from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.estimate import Rows
+from deltaproof.experiments.gates import gate_names
+from deltaproof.experiments.jobs import Facts, Question
+from deltaproof.experiments.plan import Plan
+from deltaproof.experiments.reporter import Reporter
+from deltaproof.experiments.table import COST_FIELDS
+from deltaproof.methods.base import Method
+from deltaproof.metrics import METRICS, default_metrics
+from deltaproof.records.store import Store
+from deltaproof.tasks.text import TextTask, task_for
+
+DEFAULT_MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A plan with everything that it left open filled in."""
+
+    plan: Plan
+    store: Store
+    contestants: dict[str, Method]
+    dataset: Dataset
+    task: TextTask
+    facts: Facts
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(len(self.dataset.train), len(self.dataset.validation), self.dataset.test.n_rows)
+
+    @property
+    def margin(self) -> float:
+        """The plan's, or 0.02: two points of a fraction, 0.02 of a correlation; of an error, 5 % of the targets' spread."""
+        if self.plan.margin is not None:
+            return self.plan.margin
+        return 0.05 * self.task.target_std if self.task.metrics[0] in ("rmse", "mae") else DEFAULT_MARGIN
+
+
+def resolve(plan: Plan, folder: Path, engine: LocalEngine, reporter: Reporter) -> Resolved:
+    """Read and split the data into the run folder, and look at model and methods.
+
+    Raises:
+        ConfigError: a setting does not go with data, model or machine. DataError, BackboneError: those cannot be read.
+        RecordError: the folder holds an experiment on another model.
+    """
+    contestants, store = plan.contestants(), Store(folder)
+    reporter.say(f"reading {plan.data}")
+    dataset = write_splits(read_data(plan), folder / "data")
+    metrics = _metrics(plan, dataset.kind)
+    _check_gates(plan, list(contestants), metrics)
+    task = task_for(dataset, metrics, plan.max_length)
+    reporter.say(f"looking at {plan.model}")
+    facts = engine.look(
+        Question(
+            plan.model,
+            plan.revision,
+            plan.trust_remote_code,
+            tuple(method.to_dict() for method in contestants.values()),
+            task.to_json(),
+            folder,
+            plan.device,
+            plan.precision,
+        )
+    )
+    _check_folder(store, facts)
+    task = TextTask.from_json({**task.to_json(), "max_length": facts.max_length})
+    return Resolved(plan, store, contestants, dataset, task, facts)
+
+
+def read_data(plan: Plan) -> Dataset:
+    """The plan's data, checked and split."""
+    if plan.data == "demo":
+        return demo_data()
+    return load_data(
+        plan.data,
+        text=plan.text or None,
+        label=plan.label or None,
+        group=plan.group,
+        validation=plan.validation,
+        test=plan.test,
+        kind=plan.kind,
+        seed=plan.seed,
+        drop_leaks=plan.drop_leaks,
+        max_rows=plan.max_rows,
+        encoding=plan.encoding,
+    )
+
+
+def _metrics(plan: Plan, kind: str) -> list[str]:
+    """The plan's metrics first, then the others that are usual for the kind of task."""
+    usual = default_metrics(kind)
+    for name in plan.metric:
+        if kind not in METRICS[name].kinds:
+            raise ConfigError(f"a metric must suit the task, got `{name}` for {kind}; take one of {', '.join(usual)}")
+    return [*plan.metric, *(name for name in usual if name not in plan.metric)]
+
+
+def _check_gates(plan: Plan, contestants: list[str], metrics: list[str]) -> None:
+    """A gate that names what is not measured must fail now, not after hours."""
+    known = {name.replace(" ", "") for name in (*contestants, *(BASELINES if plan.baselines else ()))}
+    quantities = (*metrics, *COST_FIELDS, "trainable_fraction")
+    for text in plan.require:
+        for name, quantity in gate_names(text):
+            if name not in known:
+                raise ConfigError(
+                    f"a requirement must name a contestant, got `{name}` in `{text}`; known: {', '.join(sorted(known))}"
+                )
+            if quantity not in quantities:
+                raise ConfigError(
+                    f"a requirement must name a metric or a cost, got `{quantity}` in `{text}`; "
+                    f"metrics: {', '.join(metrics)}; costs: {', '.join(quantities[len(metrics) :])}"
+                )
+
+
+def _check_folder(store: Store, facts: Facts) -> None:
+    if not (store.folder / "experiment.json").exists():
+        return
+    before = store.experiment()["model"]
+    if before["fingerprint"] != facts.fingerprint:
+        raise RecordError(
+            f"`{store.folder}` must hold this experiment, it holds one on the model `{before['name']}`; "
+            f"give another folder with `--out`"
+        )
