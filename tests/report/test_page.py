@@ -201,6 +201,16 @@ def test_a_learning_rate_at_the_edge_is_flagged(table_of):
     assert "chosen 1e-3, at the edge" in text
 
 
+def test_unequal_tuning_is_told_unless_memory_ended_it(table_of):
+    table = table_of(endings={"head": "out_of_memory"})
+    by_name = {entry["name"]: entry for entry in table.experiment["contestants"]}
+    del by_name["head"]["trials"][1:]
+    assert "✓ yes Same number of tuning trials for every contestant 4 trials each" in Page(page(table)).text
+    del by_name["lora"]["trials"][1:]
+    text = Page(page(table)).text
+    assert "! note Same number of tuning trials for every contestant full: 4, lora: 1, ia3: 4" in text
+
+
 def test_the_plan_in_the_page_is_the_plan(table_of):
     table = table_of(require=("lora.accuracy >= 0.5",))
     read = Page(page(table))

@@ -173,25 +173,24 @@ def _costs(study: Study, caption: str, columns: tuple[_Column, ...], note: str) 
 
 
 def estimates(study: Study) -> Grid:
-    """What was foretold before the start, and what came."""
-    lines = []
-    for name, entry in study.contestants.items():
-        told, came = entry.get("estimate") or {}, entry.get("measured") or {}
-        if told or came:
-            lines.append(
-                [
-                    name,
-                    *_foretold(told.get("seconds"), came.get("seconds"), wording.duration),
-                    *_foretold(told.get("peak_memory_bytes"), came.get("peak_memory_bytes"), wording.size),
-                ]
-            )
+    """What was foretold before the start, and what came; memory is that of the accelerator where there is one."""
+    entries = [
+        (name, entry.get("estimate") or {}, entry.get("measured") or {}) for name, entry in study.contestants.items()
+    ]
+    on_device = any(told.get("peak_device_memory_bytes") for _, told, _ in entries)
+    memory = "peak_device_memory_bytes" if on_device else "peak_memory_bytes"
+    lines = [
+        [
+            name,
+            *_foretold(told.get("seconds"), came.get("seconds"), wording.duration),
+            *_foretold(told.get(memory), came.get(memory), wording.size),
+        ]
+        for name, told, came in entries
+        if told or came
+    ]
     columns = ("Method", "Time, estimated", "measured", "error", "Peak memory, estimated", "measured", "error")
-    return grid(
-        "Estimated and measured, all runs of a contestant",
-        columns,
-        lines,
-        note="The estimates are made from a few steps before the start.",
-    )
+    note = "The estimates are made from a few steps before the start."
+    return grid("Estimated and measured, all runs of a contestant", columns, lines, note=note)
 
 
 def _foretold(told: float | None, came: float | None, write: Callable[[float | None], str]) -> tuple[str, str, str]:
