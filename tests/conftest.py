@@ -24,3 +24,9 @@ def tiny_folder(tmp_path):
         return save_tiny(family, tmp_path / f"{family}-{len(list(tmp_path.iterdir()))}", **options)
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(tmp_path_factory, monkeypatch):
+    """Openings of test splits are entered in a ledger of the test's own, not in the user's."""
+    monkeypatch.setenv("DELTAPROOF_HOME", str(tmp_path_factory.mktemp("home")))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from page_reader import Page
 
+from deltaproof.data.run_folder import read_dataset
 from deltaproof.report import page, write_report
 from deltaproof.report.plan_text import plan_toml
 
@@ -183,10 +184,12 @@ def test_long_texts_are_cut_and_whole_patterns_of_disagreement_are_shown(table_o
     assert all(text.endswith("…") for text in quoted)
 
 
-def test_showing_examples_does_not_count_as_opening_the_test_split(table_of, tmp_path, monkeypatch):
-    monkeypatch.setenv("DELTAPROOF_HOME", str(tmp_path / "home"))
-    assert "<blockquote>" in page(table_of())
-    assert not (tmp_path / "home").exists()
+def test_showing_examples_counts_as_the_final_run_that_opened_the_test_split(table_of, tmp_path):
+    table = table_of()
+    test = read_dataset(Path(table.folder) / "data").test
+    test.open(table.rows[0].keys[0])  # as the run itself did
+    assert "<blockquote>" in page(table)
+    assert len(test.openings()) == 1
 
 
 def test_openings_by_others_are_reported(table_of):

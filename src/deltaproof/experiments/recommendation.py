@@ -101,13 +101,17 @@ def _reference_sentence(done: dict[str, "Row"], reference: str, metric: Metric, 
 def _basis(chosen: "Row", done: dict[str, "Row"], reference: str) -> str:
     n = len(done) - 1
     if chosen.name == reference:
-        return f"{n} comparison{'s' if n != 1 else ''} with {reference}, error rate held over all of them (Holm)"
+        return "no comparison" if n == 0 else f"{_comparisons(n)} with {reference}, error rate held over all (Holm)"
     same = [row.name for row in done.values() if row.verdict == chosen.verdict and row.name != chosen.name]
-    text = f"confirmatory: {chosen.name} against {reference}, one of {n} planned comparisons (Holm)"
+    text = f"confirmatory: {chosen.name} against {reference}, of {_comparisons(n)} planned (Holm)"
     if same:
         choice = "the one with the highest test score" if chosen.verdict == "better" else "the cheapest"
         text += f"; that it is {choice} among those {chosen.verdict} ({', '.join([chosen.name, *same])}) is exploratory"
     return text + "; holds for the settings that tuning chose"
+
+
+def _comparisons(n: int) -> str:
+    return f"{n} comparison{'s' if n != 1 else ''}"
 
 
 def _without_reference(done: list["Row"], rows: Sequence["Row"], reference: str, metric: Metric) -> Recommendation:

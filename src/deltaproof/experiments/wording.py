@@ -11,7 +11,7 @@ def score(value: float | None, unit: str) -> str:
     """
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{100 * value:.1f}" if unit == "fraction" else f"{value:.3g}"
+    return (f"{100 * value:.1f}" if unit == "fraction" else f"{value:.3g}").replace("-", "−")
 
 
 def signed(value: float | None, unit: str) -> str:

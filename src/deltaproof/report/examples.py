@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deltaproof.data.split_file import read_split
-from deltaproof.errors import DataError
+from deltaproof.data.run_folder import read_dataset
+from deltaproof.errors import DataError, RecordError
 from deltaproof.experiments.table import Row
 from deltaproof.report.grid import Grid, grid
 from deltaproof.report.study import Study
@@ -63,14 +63,14 @@ def _is_right(study: Study, row: Row) -> np.ndarray:
 def disagreements(study: Study) -> list[Example]:
     """Test examples that the methods answer differently, with every pattern of who is right among them.
 
-    The file is read as it lies in the run folder: the final evaluation has opened the test split, this adds no opening.
-    Empty where nothing differs or the file is gone.
+    The test split is opened in the name of a final run that has opened it already, so this counts for nothing new.
+    Empty where nothing differs or the rows are gone.
     """
     if len(study.done) < 2:
         return []
     try:
-        split = read_split(Path(study.table.folder) / "data" / "test.parquet", "test")
-    except DataError:
+        split = read_dataset(Path(study.table.folder) / "data", splits=()).test.open(study.done[0].keys[0])
+    except (DataError, RecordError):
         return []
     row_of = {name: index for index, name in enumerate(split.ids)}
     ids = study.answers(study.done[0])[0].ids

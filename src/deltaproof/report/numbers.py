@@ -44,12 +44,12 @@ def metric_title(metric: Metric, before: str = "") -> str:
 
 
 def value(number: float | None, unit: str) -> str:
-    """A score, with a minus sign that lines up with those of differences.
+    """A score, as everywhere.
 
     >>> value(0.9134, "fraction"), value(-0.487, "")
     ('91.3', '−0.487')
     """
-    return wording.score(number, unit).replace("-", "−")
+    return wording.score(number, unit)
 
 
 def interval(low: float | None, high: float | None, unit: str, with_sign: bool = False) -> str:
