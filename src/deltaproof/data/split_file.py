@@ -36,7 +36,7 @@ def read_split(path: Path, name: str) -> Split:
         DataError: the file is gone or broken.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # `read_table` would import pandas, at every run's start
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"`{path}` must hold the {name} split, got {error}; begin a new run folder") from None
     first, second = table.column("text").to_pylist(), table.column("text_2").to_pylist()
@@ -44,7 +44,8 @@ def read_split(path: Path, name: str) -> Split:
     texts: list[tuple[str, ...]] = list(zip(first, second, strict=True)) if pairs else [(text,) for text in first]
     groups = table.column("group").to_pylist()
     column = table.column("target").combine_chunks()
-    targets = column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, column.type.list_size)
+    flat = np.array(column.flatten().to_pylist(), dtype=float)  # `to_numpy` would import pandas
+    targets = flat.reshape(table.num_rows, column.type.list_size)
     return Split(
         name, table.column("id").to_pylist(), texts, targets, None if not groups or groups[0] is None else groups
     )

@@ -32,7 +32,7 @@ def _keep(table: Table, path: Path) -> Path:
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}  # where the reader looks for class names
     arrow = pa.table({name: _column(table, name) for name in table.columns}, metadata=metadata)
     if path.exists():
-        if not pq.read_table(path).equals(arrow):
+        if not pq.ParquetFile(path).read().equals(arrow):
             raise DataError(
                 f"`{path}` must hold the rows of this experiment, they are others; give another folder with `out`"
             )

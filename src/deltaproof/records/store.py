@@ -114,7 +114,7 @@ class Store:
         """The test predictions of a final run."""
         path = self.predictions_path(key)
         try:
-            table = pq.read_table(path).to_pydict()
+            table = pq.ParquetFile(path).read().to_pydict()  # `read_table` would import pandas first
         except (OSError, pa.ArrowInvalid) as error:
             raise RecordError(f"`{path}` must hold the run's predictions, got {error}; delete its record and run again") from None
         return Predictions(

@@ -1,5 +1,6 @@
 """What the fork server imports once, so that a run starts in a moment."""
 
+import gc
 import importlib
 
 MODULES = (
@@ -15,3 +16,5 @@ MODULES = (
 
 for _name in MODULES:
     importlib.import_module(_name)
+gc.collect()
+gc.freeze()  # what was imported is never garbage: a run's collector need not walk through it, nor its memory be copied
