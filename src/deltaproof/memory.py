@@ -8,14 +8,22 @@ from pathlib import Path
 import psutil
 import torch
 
+_SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on an accelerator or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    )
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+def free_cached(device: torch.device) -> None:
+    """Give memory that torch keeps for later back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 class PeakMemory:
@@ -29,18 +37,21 @@ class PeakMemory:
         clear = Path("/proc/self/clear_refs")
         if sys.platform == "linux" and os.access(clear, os.W_OK):
             clear.write_text("5")  # resets the kernel's peak counter to what is held now
-        self.before = psutil.Process().memory_info().rss
+        self.before: int = psutil.Process().memory_info().rss
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def host_bytes(self) -> int:
-        status = Path("/proc/self/status")
-        if status.exists():
-            peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        else:
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return max(0, peak - self.before)
+        return max(0, self._peak() - self.before)
 
     def device_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
+    @staticmethod
+    def _peak() -> int:
+        status = Path("/proc/self/status")
+        if status.exists():
+            lines = status.read_text().splitlines()
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

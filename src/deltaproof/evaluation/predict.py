@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from deltaproof.tasks.text import Encoded, TextTask, collate
+from deltaproof.memory import free_cached, is_out_of_memory
 from deltaproof.tasks.batches import evaluation_batches
-from deltaproof.memory import is_out_of_memory
+from deltaproof.tasks.text import Encoded, TextTask, collate
 
 
 @torch.inference_mode()
@@ -20,26 +20,33 @@ def predict(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    outputs = np.zeros((len(encoded), task.n_outputs))
-    batches = evaluation_batches(encoded.lengths, batch_size)
     try:
-        for at, rows in enumerate(batches):
-            batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
-            with autocast(device, precision):
-                logits = model(**batch).logits
-            outputs[rows] = task.outputs(logits)
-            del at, batch
-    except Exception as error:
-        if not is_out_of_memory(error) or batch_size == 1:
-            raise
-    else:
-        return outputs
+        while True:
+            try:
+                return _answers(model, task, encoded, pad_token_id, batch_size, precision, device)
+            except Exception as error:
+                if not is_out_of_memory(error) or batch_size == 1:
+                    raise
+            free_cached(device)  # outside the `except`, where the traceback no longer holds the failed batch
+            batch_size //= 2
     finally:
         model.train(was_training)
-    return predict(model, task, encoded, pad_token_id, batch_size // 2, precision)
+
+
+def _answers(
+    model: nn.Module, task: TextTask, encoded: Encoded, pad_token_id: int, batch_size: int, precision: str,
+    device: torch.device,
+) -> np.ndarray:  # fmt: skip
+    outputs = np.zeros((len(encoded), task.n_outputs))
+    for rows in evaluation_batches(encoded.lengths, batch_size):
+        batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
+        with autocast(device, precision):
+            logits = model(**batch).logits
+        outputs[rows] = task.outputs(logits)
+    return outputs
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which matrix products run in `precision`."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

@@ -3,4 +3,7 @@
 from deltaproof.methods import bitfit, dora, full, head, ia3, ln_tune, lora, peft_bridge
 from deltaproof.methods.base import METHODS, Method, method, method_from
 
-__all__ = ["METHODS", "Method", "bitfit", "dora", "full", "head", "ia3", "ln_tune", "lora", "method", "method_from", "peft_bridge"]
+__all__ = [
+    "METHODS", "Method", "bitfit", "dora", "full", "head", "ia3", "ln_tune", "lora", "method", "method_from",
+    "peft_bridge",
+]  # fmt: skip

@@ -8,6 +8,7 @@ from deltaproof.backbones.roles import ATTENTION, FFN
 from deltaproof.backbones.sites import Site
 from deltaproof.errors import ConfigError
 from deltaproof.methods.edits import Edit
+from deltaproof.methods.peft_kinds import is_peft_type
 from deltaproof.registry import Registry
 from deltaproof.settings import Settings, parse_expression
 
@@ -19,7 +20,7 @@ LINEAR_ROLES = (*ATTENTION, *FFN)
 
 
 class Method(Settings):
-    """What to train. Subclasses add fields, `edits`, and the facts below, from which `deltaproof show` and the docs are made."""
+    """What to train. Subclasses add fields, `edits`, and the facts below, which `deltaproof show` prints."""
 
     idea: ClassVar[str]
     """One sentence."""
@@ -55,8 +56,7 @@ class Method(Settings):
             for key, field in type(self).model_fields.items()
             if getattr(self, key) != field.get_default(call_default_factory=True)
         }
-        inside = ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in fields.items())
-        return f"{self.name}({inside})" if inside else self.name
+        return expression(self.name, fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Name and every field, defaults included: what a record holds and `method_from` reads."""
@@ -88,16 +88,22 @@ def method_from(source: "str | dict[str, Any] | Method") -> Method:
     return _build(*parse_expression(source))
 
 
-def _build(name: str, arguments: list[Any], fields: dict[str, Any]) -> Method:
-    if name not in METHODS:
-        from deltaproof.methods.peft_bridge import is_peft_type
+def expression(name: str, fields: dict[str, Any]) -> str:
+    """A method as one types it, which `method_from` reads back.
 
-        if is_peft_type(name):
-            return METHODS["peft"](type=name, config=fields)
-    kind = METHODS[name]
+    >>> expression("lora", {"rank": 2, "roles": ("query",)})
+    "lora(rank=2, roles=['query'])"
+    """
+    inside = ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in fields.items())
+    return f"{name}({inside})" if inside else name
+
+
+def _build(name: str, arguments: list[Any], fields: dict[str, Any]) -> Method:
     if arguments:
         raise ConfigError(f"`{name}` takes its settings by name, got {arguments!r}; write for example `lora(rank=8)`")
-    return kind(**fields)
+    if name not in METHODS and is_peft_type(name):
+        return METHODS["peft"](**{"type": name.removeprefix("peft_"), "config": fields})
+    return METHODS[name](**fields)
 
 
 class LinearMethod(Method):

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
 from deltaproof.methods.base import LINEAR_ROLES, Method, method
-from deltaproof.methods.edits import Edit, OutputEdit, Unfreeze
-from deltaproof.methods.edits import Context
+from deltaproof.methods.edits import Context, Edit, OutputEdit, Unfreeze
 
 
 class AddedBias(OutputEdit):
@@ -36,8 +35,7 @@ class BitFit(Method):
     learning_rate = 2e-3
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
-        biases = [name for name, _ in backbone.model.named_parameters() if name.split(".")[-1] == "bias"]
-        biases = [name for name in biases if not name.startswith(tuple(f"{path}." for path in backbone.head))]
+        biases = _biases(backbone)
         if biases:
             yield None, Unfreeze(biases)
             return
@@ -45,6 +43,13 @@ class BitFit(Method):
             yield site, AddedBias(site)
 
     def notes(self, backbone: Backbone) -> list[str]:
-        if any(isinstance(edit, AddedBias) for _, edit in self.edits(backbone)):
-            return [f"{backbone.name} has no biases: bitfit trains new ones, zero at the start, on its linear layers instead"]
-        return []
+        if _biases(backbone):
+            return []
+        return [f"{backbone.name} has no biases: bitfit trains new ones on its linear layers, zero at the start"]
+
+
+def _biases(backbone: Backbone) -> list[str]:
+    """Names of the base's biases: `bias`, or DeBERTa's `q_bias` and `v_bias`; the head is trained anyway."""
+    head = tuple(f"{path}." for path in backbone.head)
+    names = [name for name, _ in backbone.model.named_parameters() if name.endswith((".bias", "_bias"))]
+    return [name for name in names if not name.startswith(head)]

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from deltaproof.methods.base import METHODS
-from deltaproof.methods.peft_bridge import LEARNING_RATES, config_kind, is_peft_type
+from deltaproof.methods.peft_kinds import LEARNING_RATES, config_kind, is_peft_type
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -15,29 +15,41 @@ def describe(name: str) -> dict[str, Any]:
     fields = [
         {
             "name": key,
-            "type": str(field.annotation).replace("typing.", "") if not isinstance(field.annotation, type) else field.annotation.__name__,
+            "type": _type_name(field.annotation),
             "default": _shown(field.get_default(call_default_factory=True)),
             "meaning": field.description or "",
         }
         for key, field in kind.model_fields.items()
     ]
     return {
-        "name": name, "idea": kind.idea, "equation": kind.equation, "trains": kind.trains, "paper": kind.paper, "advice": kind.advice,
+        "name": name, "idea": kind.idea, "equation": kind.equation, "trains": kind.trains, "paper": kind.paper,
+        "advice": kind.advice,
         "learning_rate": f"tuning starts at {kind.learning_rate:g}", "fields": fields,
     }  # fmt: skip
 
 
 def _describe_peft(name: str) -> dict[str, Any]:
     kind, base = config_kind(name), METHODS["peft"]
+    learning_rate = LEARNING_RATES.get(name.removeprefix("peft_"), base.learning_rate)
     fields = [
-        {"name": field.name, "type": str(field.type), "default": _default(field), "meaning": str(field.metadata.get("help", ""))}
+        {
+            "name": field.name,
+            "type": _type_name(field.type),
+            "default": _default(field),
+            "meaning": str(field.metadata.get("help", "")),
+        }
         for field in dataclasses.fields(kind)
     ]
     return {
-        "name": name, "idea": f"{name} of the installed peft, with its own code and defaults.", "equation": base.equation,
-        "trains": base.trains, "paper": base.paper, "advice": base.advice,
-        "learning_rate": f"tuning starts at {LEARNING_RATES.get(name, base.learning_rate):g}", "fields": fields,
+        "name": name, "idea": f"{name} of the installed peft, with its own code and defaults.",
+        "equation": base.equation, "trains": base.trains, "paper": base.paper, "advice": base.advice,
+        "learning_rate": f"tuning starts at {learning_rate:g}", "fields": fields,
     }  # fmt: skip
+
+
+def _type_name(annotation: Any) -> str:
+    is_plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
+    return annotation.__name__ if is_plain else str(annotation).replace("typing.", "")
 
 
 def _default(field: Any) -> str:
@@ -47,4 +59,6 @@ def _default(field: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "(to be given)" if "Undefined" in type(value).__name__ else repr(list(value) if isinstance(value, tuple) else value)
+    if "Undefined" in type(value).__name__:
+        return "(to be given)"
+    return repr(list(value) if isinstance(value, tuple) else value)

@@ -32,7 +32,7 @@ class Decomposed(LowRank):
     def stretch(self, weight: Tensor) -> Tensor:
         """m / |W + s B A|, (d_out,)."""
         with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):  # a length in bf16 is off by 0.4 %
-            length = (weight.float() + super().delta(weight)).norm(dim=1)
+            length: Tensor = (weight.float() + super().delta(weight)).norm(dim=1)
         return self.magnitude / length
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Decomposed(LowRank):
         return (stretch - 1) * straight + stretch * F.linear(F.linear(x, self.a), self.b * self.scale)
 
     def reachable_dimension(self) -> int:
-        return super().reachable_dimension() + self.magnitude.numel()
+        return min(super().reachable_dimension() + self.magnitude.numel(), self.b.shape[0] * self.a.shape[1])
 
 
 @method("dora")

@@ -1,4 +1,4 @@
-"""What a method may do at a site: train what is there, change the weight, change the output, or wrap the whole model."""
+"""What a method may do at a site: train what is there, change the weight or the output, or wrap the whole model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class Context:
 class Edit(nn.Module):
     """One change at one site. Its parameters are what the method trains there."""
 
-    mergeable: ClassVar[bool] = False
+    mergeable: bool = False
+    """Whether the change can be folded into the model's weights."""
 
     def start(self, weight: Tensor | None, generator: torch.Generator) -> None:
         """Set the start values; `weight` is the site's frozen weight, (d_out, d_in), where the site has one."""
@@ -29,7 +30,21 @@ class Edit(nn.Module):
         """Training of `n_steps` steps is about to begin."""
 
     def after_step(self, step: int) -> None:
-        """Optimiser step number `step`, counted from 0, has been taken."""
+        """Optimiser step number `step`, counted from 0, has been taken; its gradients are still there."""
+
+    def penalty(self) -> Tensor | None:
+        """What the method adds to the loss of every optimiser step, a scalar; None for nothing."""
+        return None
+
+    def progress(self) -> dict[str, Tensor]:
+        """What the edit remembers from one step to the next beyond its parameters: a training that resumes needs it."""
+        return dict(self.named_buffers())
+
+    @torch.no_grad()
+    def resume(self, progress: dict[str, Tensor]) -> None:
+        """Take up what `progress` gave."""
+        for name, buffer in self.named_buffers():
+            buffer.copy_(progress[name])
 
     def reachable_dimension(self) -> int:
         """Dimension of the set that the edit can reach; its number of parameters unless they overlap in effect."""
@@ -47,7 +62,7 @@ class Unfreeze(Edit):
 
 
 class WeightEdit(Edit):
-    """W' = W + delta(W), b' = b + delta_bias(b). `delta` is the definition; `contribution` the route used in training."""
+    """W' = W + delta(W), b' = b + delta_bias(b). `delta` is the definition, `contribution` the faster route."""
 
     mergeable = True
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pydantic
 import torch
-from torch import Tensor, nn
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
@@ -54,11 +54,11 @@ class LoRA(LinearMethod):
     advice = "The default of parameter-efficient tuning: near full fine-tuning when all linear layers get it."
     learning_rate = 1e-3
 
-    rank: int = pydantic.Field(8, ge=1)
+    rank: int = pydantic.Field(default=8, ge=1)
     """Rank r of the update."""
-    alpha: float = pydantic.Field(16.0, gt=0)
+    alpha: float = pydantic.Field(default=16.0, gt=0)
     """Numerator of the scale."""
-    dropout: float = pydantic.Field(0.0, ge=0, lt=1)
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of the input that is dropped on the way into A, in training."""
     rank_stabilised: bool = False
     """Divide alpha by sqrt(r) instead of r (rsLoRA), so that large ranks keep learning."""

@@ -1,96 +1,49 @@
 """Every method of the installed `peft` as a contestant, as it is."""
 
+import ast
+import enum
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
-from torch import nn
+import pydantic
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
 from deltaproof.errors import ConfigError, nearest
-from deltaproof.methods.base import LINEAR_ROLES, Method, method
-from deltaproof.methods.edits import Edit, ModelEdit
+from deltaproof.methods.base import LINEAR_ROLES, METHODS, Method, expression, method
+from deltaproof.methods.edits import Edit
+from deltaproof.methods.peft_edit import PeftEdit
+from deltaproof.methods.peft_kinds import (
+    LEARNING_RATES,
+    REFUSED,
+    config_kind,
+    config_kinds,
+    is_peft_type,
+    known_targets,
+    peft_types,
+)
 
-LEARNING_RATES = {
-    "prompt_tuning": 1e-2, "p_tuning": 1e-3, "prefix_tuning": 5e-3, "ia3": 1e-2, "ln_tuning": 2e-3, "vera": 5e-3, "pvera": 5e-3,
-    "c3a": 1e-1, "fourierft": 1e-2, "waveft": 1e-2, "osf": 1e-4, "trainable_tokens": 1e-2, "vblora": 5e-3, "road": 3e-3,
-}  # fmt: skip
-"""Where the tuning grid is centred; 1e-3 for the rest. Starting points from peft's own comparison and examples: the grid
-moves on from them."""
+__all__ = ["LEARNING_RATES", "Peft", "PeftEdit", "config_kind", "is_peft_type", "peft_types"]
 
-
-def _config_kinds() -> dict[str, type]:
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    return {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-
-
-def is_peft_type(name: str) -> bool:
-    """Whether the installed `peft` has a method of this name, such as `vera` or `prefix_tuning`."""
-    return name in _config_kinds()
-
-
-def peft_types() -> list[str]:
-    """Names of every method of the installed `peft`."""
-    return sorted(_config_kinds())
-
-
-def config_kind(name: str) -> Any:
-    """The configuration class of one of peft's methods."""
-    return _config_kinds()[name]
-
-
-class PeftEdit(ModelEdit):
-    """The model wrapped by `peft.get_peft_model`."""
-
-    mergeable = True
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
-        self._seed = 0
-        self._wrapped: list[Any] = []  # in a list, so that the edit does not own the model's parameters
-        self.mergeable = not (config.is_prompt_learning or config.is_adaption_prompt)  # type: ignore[misc]
-
-    def start(self, weight: torch.Tensor | None, generator: torch.Generator) -> None:
-        self._seed = int(torch.randint(2**31, (1,), generator=generator))
-
-    def wrap(self, model: nn.Module, head: tuple[str, ...]) -> nn.Module:
-        import peft
-
-        with torch.random.fork_rng():
-            torch.manual_seed(self._seed)
-            wrapped = peft.get_peft_model(model, self.config)
-        for name, parameter in wrapped.named_parameters():
-            if any(f"{path}.modules_to_save" in name for path in head):
-                parameter.requires_grad_(True)
-        self._wrapped.append(wrapped)
-        return wrapped
-
-    def begin(self, n_steps: int) -> None:
-        model = self._wrapped[0].base_model
-        if hasattr(model, "rankallocator"):
-            config = model.peft_config["default"]
-            config.total_step = n_steps
-            config.tinit, config.tfinal = min(config.tinit, n_steps // 10), min(config.tfinal, n_steps // 3)
-            model.rankallocator.set_total_step(n_steps)
-
-    def after_step(self, step: int) -> None:
-        allocate = getattr(self._wrapped[0].base_model, "update_and_allocate", None)
-        if allocate is not None:
-            allocate(step)
-
-    def merge(self) -> nn.Module:
-        return self._wrapped.pop().merge_and_unload()
-
-    def unwrap(self) -> nn.Module:
-        return self._wrapped.pop().unload()
+_OURS = ("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode")
+"""Fields of peft's configurations that the experiment sets."""
+_STANDINS: dict[str, dict[str, Any]] = {
+    "adalora": {"total_step": 1_000_000},  # the loop sets the true number before the first step
+    "prompt_tuning": {"num_virtual_tokens": 20},
+    "p_tuning": {"num_virtual_tokens": 20},
+    "prefix_tuning": {"num_virtual_tokens": 20},
+}
+"""Values for what peft wants to be given: the number of prompts that its own examples use."""
+_NEEDED = {"trainable_tokens": ("token_indices", "target_modules")}
+_ROLES = {"ln_tuning": ("norm",), "ia3": ("key", "value", "ffn_out"), "beft": ("value",)}
 
 
 @method("peft")
 class Peft(Method):
-    """Any method of the installed `peft`: `peft(type='vera', config={'r': 64})`, `vera(r=64)`, or `Peft(VeraConfig(r=64))`."""
+    """Any method of the installed `peft`: `vera(r=64)`, or in Python `Peft(VeraConfig(r=64))`.
+
+    One that shares its name with a method of ours is called `peft_lora`, `peft_ia3`.
+    """
 
     idea = "Any method of the installed `peft`, with its own code, start values and defaults."
     equation = "that of the method named by `type`"
@@ -102,27 +55,18 @@ class Peft(Method):
 
     type: str
     """Name of peft's method in lower case, such as `vera`."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Fields of its configuration."""
 
     def __init__(self, peft_config: Any = None, /, **fields: Any) -> None:
         if peft_config is not None:
-            given = peft_config.to_dict()
-            plain = type(peft_config)().to_dict() if _default_works(type(peft_config)) else {}
-            fields["type"] = str(given.pop("peft_type").value).lower()
-            fields["config"] = {
-                key: sorted(value) if isinstance(value, set) else value
-                for key, value in given.items()
-                if key not in _OURS and (key not in plain or value != plain[key])
-            }
+            fields = {"type": str(peft_config.peft_type.value).lower(), "config": _fields_set(peft_config), **fields}
         super().__init__(**fields)
         self.peft_config()
 
     @property
     def label(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in self.config.items())
-        own = self.type if self.type not in _built_in() else f"peft_{self.type}"
-        return f"{own}({inside})" if inside else own
+        return expression(f"peft_{self.type}" if self.type in METHODS else self.type, self.config)
 
     @property
     def grid_centre(self) -> float:
@@ -130,45 +74,68 @@ class Peft(Method):
 
     def peft_config(self, **defaults: Any) -> Any:
         """The configuration object; what the user set wins over `defaults`."""
-        kinds = _config_kinds()
-        if self.type not in kinds:
-            raise ConfigError(f"the installed `peft` has no method `{self.type}`; {nearest(self.type, kinds)}")
-        kind = kinds[self.type]
-        fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+        if self.type not in config_kinds():
+            raise ConfigError(f"the installed `peft` has no method `{self.type}`; {nearest(self.type, peft_types())}")
+        if self.type in REFUSED:
+            raise ConfigError(
+                f"a contestant must learn one task by itself, `{self.type}` does not: {REFUSED[self.type]}; "
+                f"choose another method, such as `vera`"
+            )
+        kind = config_kind(self.type)
+        known = kind.__dataclass_fields__
         for key in self.config:
-            if key not in fields:
-                raise ConfigError(f"peft's `{self.type}` has no field `{key}`; {nearest(key, fields)}")
-        known = {key: value for key, value in defaults.items() if key in fields}
+            if key not in known:
+                raise ConfigError(f"peft's `{self.type}` has no field `{key}`; {nearest(key, known)}")
+        fields = {**_STANDINS.get(self.type, {}), **defaults, **self.config}
+        for key in _NEEDED.get(self.type, ()):
+            if not fields.get(key):
+                raise ConfigError(f"`{self.type}` must be told its `{key}`, got none; write `{self.type}({key}=…)`")
         try:
-            return kind(**{**known, **self.config})
+            return kind(**{key: value for key, value in fields.items() if key in known})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"peft refuses `{self.label}`: {error}; change the field it names") from None
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
-        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN_TARGETS
+        defaults = {"task_type": "SEQ_CLS", **self._targets(backbone)}
+        config = self.peft_config(**defaults)
+        if hasattr(config, "modules_to_save"):
+            config.modules_to_save = list(dict.fromkeys([*backbone.head, *(config.modules_to_save or ())]))
+        yield None, PeftEdit(self.label, config, given=self.config)
 
-        defaults: dict[str, Any] = {"task_type": "SEQ_CLS", "modules_to_save": list(backbone.head)}
-        if self.type == "adalora":
-            defaults["total_step"] = 1_000_000  # the loop sets the true number before the first step
-        if self.type in ("prompt_tuning", "p_tuning", "prefix_tuning"):
-            defaults["num_virtual_tokens"] = 20
-        if backbone.model.config.model_type not in KNOWN_TARGETS:
-            defaults["target_modules"] = sorted({site.path for site in backbone.sites(LINEAR_ROLES)})
-        yield None, PeftEdit(self.peft_config(**defaults))
-
-
-_OURS = ("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "modules_to_save")
-
-
-def _built_in() -> set[str]:
-    from deltaproof.methods.base import METHODS
-
-    return set(METHODS)
+    def _targets(self, backbone: Backbone) -> dict[str, Any]:
+        """Which modules to change, by our roles, on a model for which peft has no choice of its own."""
+        known = known_targets(self.type)
+        if known is None or backbone.family in known:
+            return {}
+        sites = backbone.sites(_ROLES.get(self.type, LINEAR_ROLES))
+        sites = [site for site in sites if not site.path.startswith(backbone.head)]
+        targets = {"target_modules": sorted({site.path for site in sites})}
+        if self.type == "ia3":
+            targets["feedforward_modules"] = sorted({site.path for site in sites if site.role == "ffn_out"})
+        return targets
 
 
-def _default_works(kind: Any) -> bool:
+def _fields_set(config: Any) -> dict[str, Any]:
+    """The fields of a configuration object that differ from its class's defaults, as plain values."""
+    plain = _defaults(type(config))
+    given = {key: value for key, value in config.to_dict().items() if key not in (*_OURS, "peft_type")}
+    return {key: _plain(value) for key, value in given.items() if key not in plain or value != plain[key]}
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """What a configuration says when nothing is set, but for the fields that have to be."""
+    name = next(name for name, of in config_kinds().items() if of is kind)
+    standins = _STANDINS.get(name, {})
+    defaults: dict[str, Any] = kind(**standins).to_dict()
+    return {key: value for key, value in defaults.items() if key not in standins}
+
+
+def _plain(value: Any) -> Any:
+    value = sorted(value) if isinstance(value, set) else value.value if isinstance(value, enum.Enum) else value
     try:
-        kind()
-    except (TypeError, ValueError):
-        return False
-    return True
+        ast.literal_eval(repr(value))
+    except (ValueError, SyntaxError):
+        raise ConfigError(
+            f"a plan can hold plain values only, got {value!r} in peft's configuration; leave that field at its default"
+        ) from None
+    return value

@@ -1,7 +1,7 @@
 """Tuned is a model with a method attached: what training changes, and what is saved, merged and shipped as a whole."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site, bias_of, weight_of
 from deltaproof.errors import ConfigError
 from deltaproof.methods.base import Method
-from deltaproof.methods.edits import Context, Edit, ModelEdit, OutputEdit, Unfreeze, WeightEdit
+from deltaproof.methods.edits import Context, Edit, ModelEdit, Unfreeze, WeightEdit
+from deltaproof.methods.hooks import hook_up
 from deltaproof.seeding import generator
 
 
@@ -33,7 +34,20 @@ class Tuned(nn.Module):
         return self.model(**batch)
 
     def placed(self) -> Iterator[tuple[Site | None, Edit]]:
-        yield from zip(self.sites, self.edits, strict=True)  # type: ignore[arg-type]  # a ModuleList holds Modules
+        """Each edit with its site; None stands for the whole model."""
+        for site, edit in zip(self.sites, self.edits, strict=True):
+            assert isinstance(edit, Edit)
+            yield site, edit
+
+    def places(self) -> list[str]:
+        """A stable name for each edit: its site's, and a number that tells edits of one site apart."""
+        count: dict[str, int] = defaultdict(int)
+        names = []
+        for site in self.sites:
+            place = site.name if site else "model"
+            names.append(f"{place}#{count[place]}")
+            count[place] += 1
+        return names
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every parameter that training changes, by a stable name; a shared one once."""
@@ -48,14 +62,9 @@ class Tuned(nn.Module):
                 names[name] = parameter
         return names
 
-    def _edit_tensors(self, of: Callable[[Edit], Iterator[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
-        count: dict[str, int] = defaultdict(int)
-        for site, edit in self.placed():
-            place = site.name if site else "model"
-            prefix = f"{place}#{count[place]}"
-            count[place] += 1
-            for name, tensor in of(edit):
-                yield f"{prefix}.{name}", tensor
+    def _edit_tensors(self, of: Callable[[Edit], Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
+        for place, (_, edit) in zip(self.places(), self.placed(), strict=True):
+            yield from ((f"{place}.{name}", tensor) for name, tensor in of(edit))
 
     def state(self) -> dict[str, Tensor]:
         """What one more task adds: all that was trained and the edits' buffers, by stable names."""
@@ -88,16 +97,16 @@ class Tuned(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def reachable_dimension(self) -> int:
-        """Dimension of the set of models that training can reach, the head included."""
-        ours = [parameter for edit in self.edits for parameter in edit.parameters()]
-        counted = {id(parameter) for parameter in ours}
-        rest = sum(parameter.numel() for parameter in self.trained().values() if id(parameter) not in counted)
-        shared = sum(parameter.numel() for parameter in ours) - sum({id(p): p.numel() for p in ours}.values())
-        return rest + sum(edit.reachable_dimension() for edit in self.edits) - shared  # type: ignore[operator,misc]
+        """Dimension of the set of models that training can reach, the head included; a shared parameter counts once."""
+        per_edit = [list(edit.parameters()) for edit in self.edits]
+        ours = {id(parameter): parameter.numel() for parameters in per_edit for parameter in parameters}
+        shared = sum(p.numel() for parameters in per_edit for p in parameters) - sum(ours.values())
+        rest = sum(parameter.numel() for parameter in self.trained().values() if id(parameter) not in ours)
+        return rest + sum(edit.reachable_dimension() for _, edit in self.placed()) - shared
 
     @property
     def mergeable(self) -> bool:
-        return all(edit.mergeable for edit in self.edits)
+        return all(edit.mergeable for _, edit in self.placed())
 
     @torch.no_grad()
     def merge(self) -> nn.Module:
@@ -107,7 +116,7 @@ class Tuned(nn.Module):
         additions = []
         for site, edit in self.placed():
             if isinstance(edit, ModelEdit):
-                self.model = self.backbone.model = edit.merge()
+                self.model = edit.merge()
             elif isinstance(edit, WeightEdit) and site is not None:
                 module = self.backbone.module(site)
                 weight, bias = weight_of(module, site), bias_of(module, site)
@@ -123,7 +132,7 @@ class Tuned(nn.Module):
         """Take the hooks off; the base weights are as before, unless the method trains them in place."""
         for _, edit in self.placed():
             if isinstance(edit, ModelEdit):
-                self.model = self.backbone.model = edit.unwrap()
+                self.model = edit.unwrap()
         self._release()
         return self.model
 
@@ -133,78 +142,35 @@ class Tuned(nn.Module):
         self._hooks.clear()
         self.sites, self.edits = [], nn.ModuleList()
 
-    def _hook_up(self) -> None:
+    def hook_up(self) -> None:
+        """Let the edits act; `attach` calls this once."""
         by_path: dict[str, list[tuple[Site, Edit]]] = defaultdict(list)
         for site, edit in self.placed():
             if isinstance(edit, ModelEdit):
-                self.model = self.backbone.model = edit.wrap(self.model, self.backbone.head)
+                self.model = edit.wrap(self.model, self.backbone.head)
             elif site is not None:
                 by_path[site.path].append((site, edit))
         for path, here in by_path.items():
-            module = self.backbone.module(path)
-            if len(here) == 1 and isinstance(here[0][1], WeightEdit) and here[0][1].changes_input:
-                self._hooks.append(module.register_forward_pre_hook(_input_hook(here[0][1])))
-            else:
-                self._hooks.append(module.register_forward_hook(_output_hook(here, self.context)))
-
-
-def _input_hook(edit: WeightEdit) -> Callable[..., Any]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (edit.changed_input(inputs[0]), *inputs[1:])
-
-    return hook
-
-
-def _output_hook(here: list[tuple[Site, Edit]], context: Context) -> Callable[..., Any]:
-    """Weight edits all see the site's frozen input, weight and output, and add up; output edits then follow in order."""
-    here = sorted(here, key=lambda placed: isinstance(placed[1], OutputEdit))  # stable
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
-        frozen, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        changed = frozen
-        for site, edit in here:
-            rows = slice(*site.rows) if site.rows else slice(None)
-            if isinstance(edit, WeightEdit):
-                change = edit.contribution(
-                    _as(inputs[0], edit), frozen[..., rows], weight_of(module, site), bias_of(module, site)
-                ).to(frozen.dtype)
-            else:
-                before = changed[..., rows]
-                change = edit(before, context).to(frozen.dtype) - before
-            changed = changed + (change if site.rows is None else _embed(change, site.rows, frozen.shape[-1]))
-        return changed if rest is None else (changed, *rest)
-
-    return hook
-
-
-def _as(x: Tensor, edit: Edit) -> Tensor:
-    """The input in the precision of the edit's parameters, unless autocast takes care of that."""
-    if torch.is_autocast_enabled(x.device.type):
-        return x
-    return x.to(next((parameter.dtype for parameter in edit.parameters()), x.dtype))
-
-
-def _embed(change: Tensor, rows: tuple[int, int], width: int) -> Tensor:
-    return nn.functional.pad(change, (rows[0], width - rows[1]))
+            self._hooks.append(hook_up(self.backbone.module(path), here, self.context))
 
 
 def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
-    """Freeze the base, put the method's edits in place and unfreeze what it trains; the head is trained by every method.
+    """Freeze the base, put the method's edits in place and unfreeze what it trains; every method trains the head.
 
-    The start values come from `seed` alone, whatever was attached before and wherever the model lies.
+    The start values depend on `seed` and the place alone, whatever was attached before and wherever the model lies:
+    methods that start alike, such as LoRA at two scales, have the same start, so that they are compared in pairs.
     """
     placed = list(method.edits(backbone))
     backbone.model.requires_grad_(False)
     parameters = dict(backbone.model.named_parameters())
     for path in backbone.head:
         backbone.module(path).requires_grad_(True)
-    for position, (site, edit) in enumerate(placed):
-        if isinstance(edit, Unfreeze):
-            for name in edit.names:
-                parameters[name].requires_grad_(True)
-        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.d_in else None
-        edit.start(weight, generator(seed, "method", method.label, position))
+    for name in (name for _, edit in placed if isinstance(edit, Unfreeze) for name in edit.names):
+        parameters[name].requires_grad_(True)
     tuned = Tuned(backbone, method, placed)
-    tuned._hook_up()
+    for (site, edit), place in zip(placed, tuned.places(), strict=True):
+        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.d_in else None
+        edit.start(weight, generator(seed, "method", place))
+    tuned.hook_up()
     tuned.edits.to(next(backbone.model.parameters()).device)
     return tuned

@@ -24,7 +24,7 @@ FACTS, TENSORS = "deltaproof.json", "deltaproof.safetensors"
 def save_tuned(tuned: Tuned, task: TextTask, spec: Spec, folder: Path) -> None:
     """Write the whole of what training produced, head included; the facts come last, so a folder with facts is whole.
 
-    Full fine-tuning is a `transformers` folder; a low-rank method is a PEFT adapter as well (see `peft_format`).
+    Full fine-tuning is a `transformers` folder; what has that form is a PEFT adapter as well (see `peft_adapter`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
@@ -42,7 +42,10 @@ def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, Te
     """The tuned model as it was when saved, its task, and the spec it was made by."""
     path = Path(folder) / FACTS
     if not path.exists():
-        raise RecordError(f"`{folder}` must be a folder that `train` or `compare` saved, found no {FACTS}; for example `runs/NAME/best`")
+        raise RecordError(
+            f"`{folder}` must be a folder that `train` or `compare` saved, found no {FACTS}; "
+            f"name one such as `runs/NAME/best`"
+        )
     facts = json.loads(path.read_text(encoding="utf-8"))
     task, spec = TextTask.from_json(facts["task"]), facts["spec"]
     labels = list(task.labels) if task.labels else None
@@ -54,8 +57,8 @@ def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, Te
     )  # fmt: skip
     if not is_full and backbone.fingerprint != spec["model"]["fingerprint"]:
         raise RecordError(
-            f"`{folder}` was tuned on `{spec['model']['name']}` with fingerprint {spec['model']['fingerprint']}, the model "
-            f"there now has {backbone.fingerprint}; bring back that model, as the adapter fits no other"
+            f"the model must be the one that `{folder}` was tuned on, `{spec['model']['name']}` with fingerprint "
+            f"{spec['model']['fingerprint']}, got {backbone.fingerprint}; bring that model back, the rest fits no other"
         )
     tuned = attach(backbone, method_from(spec["method"]), spec["seed"])
     if not is_full:

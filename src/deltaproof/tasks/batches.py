@@ -7,7 +7,8 @@ import numpy as np
 from deltaproof.seeding import sub_seed
 
 WINDOW = 20
-"""Batches per window: within one, examples are sorted by length; wide enough to save most padding, narrow enough to stay random."""
+"""Batches per window: within one, examples are sorted by length. Wide enough to save most padding, narrow enough to
+stay random."""
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

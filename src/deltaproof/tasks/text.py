@@ -67,19 +67,21 @@ class TextTask:
 
     def outputs(self, logits: Tensor) -> np.ndarray:
         """Probabilities, or values in the user's unit: (batch, n_outputs)."""
-        logits = logits.double()
+        logits = logits.cpu().double()
         if self.kind == "classification":
             answer = logits.softmax(-1)
         elif self.kind == "multilabel":
             answer = logits.sigmoid()
         else:
             answer = logits * self.target_std + self.target_mean
-        return answer.cpu().numpy()
+        return answer.numpy()
 
     def encode(self, tokenizer: Any, split: Split) -> Encoded:
         return self.encode_texts(tokenizer, split.texts, split.targets)
 
-    def encode_texts(self, tokenizer: Any, texts: Sequence[tuple[str, ...]], targets: np.ndarray | None = None) -> Encoded:
+    def encode_texts(
+        self, tokenizer: Any, texts: Sequence[tuple[str, ...]], targets: np.ndarray | None = None
+    ) -> Encoded:
         """Token ids of single texts or pairs. A text without any token gets one, so that no row is empty."""
         firsts = [text[0] for text in texts]
         seconds = [text[1] for text in texts] if texts and len(texts[0]) == 2 else None
@@ -102,7 +104,8 @@ class TextTask:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TextTask":
-        return cls(**{**data, "labels": tuple(data["labels"]) if data["labels"] else None, "metrics": tuple(data["metrics"])})
+        labels = tuple(data["labels"]) if data["labels"] else None
+        return cls(**{**data, "labels": labels, "metrics": tuple(data["metrics"])})
 
 
 def task_for(dataset: Dataset, metrics: Sequence[str], max_length: int) -> TextTask:
@@ -111,11 +114,12 @@ def task_for(dataset: Dataset, metrics: Sequence[str], max_length: int) -> TextT
     if dataset.kind == "regression":
         mean = float(dataset.train.targets.mean())
         std = float(dataset.train.targets.std()) or 1.0
-    return TextTask(dataset.kind, tuple(dataset.labels) if dataset.labels else None, tuple(metrics), max_length, mean, std)
+    labels = tuple(dataset.labels) if dataset.labels else None
+    return TextTask(dataset.kind, labels, tuple(metrics), max_length, mean, std)
 
 
 def collate(encoded: Encoded, rows: Sequence[int] | np.ndarray, pad_token_id: int) -> dict[str, Tensor]:
-    """Right-padded tensors of some rows: `input_ids`, `attention_mask`, perhaps `token_type_ids`, each (rows, tokens)."""
+    """Right-padded tensors of some rows, (rows, tokens): `input_ids`, `attention_mask`, perhaps `token_type_ids`."""
     width = max(len(encoded.columns["input_ids"][row]) for row in rows)
     batch = {}
     for key, column in encoded.columns.items():

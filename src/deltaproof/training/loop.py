@@ -3,45 +3,31 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
+from deltaproof.errors import ConfigError
 from deltaproof.evaluation.predict import predict
 from deltaproof.methods.tuned import Tuned
 from deltaproof.metrics import METRICS
 from deltaproof.seeding import seed_everything
-from deltaproof.tasks.text import Encoded, TextTask, collate
 from deltaproof.tasks.batches import training_batches
+from deltaproof.tasks.text import Encoded, TextTask
+from deltaproof.training.best import Best
 from deltaproof.training.checkpoints import Checkpoint
-from deltaproof.memory import is_out_of_memory
+from deltaproof.training.gradient import BatchGradient
+from deltaproof.training.optimizer import adamw
+from deltaproof.training.outcome import Outcome
+from deltaproof.training.resuming import restore, snapshot
 from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
 
+__all__ = ["Outcome", "Progress", "number_of_steps", "train"]
 
-@dataclass
-class Outcome:
-    """How a training went."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    validation: dict[str, float] = field(default_factory=dict)
-    """Scores of the checkpoint that was kept."""
-    diverged: bool = False
-    train_seconds: float = 0.0
-    examples_seen: int = 0
-    tokens_seen: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-def number_of_steps(n_rows: int, settings: Training) -> int:
-    """Optimiser steps of a training; the last batch of an epoch may be smaller."""
-    if settings.examples is not None:
-        return max(1, math.ceil(settings.examples / settings.batch_size))
-    return max(1, round(settings.epochs * math.ceil(n_rows / settings.batch_size)))
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with the steps taken, the steps there are, and values by name."""
 
 
 def train(
@@ -54,163 +40,161 @@ def train(
     seed: int,
     accelerator: Accelerator,
     checkpoint: Checkpoint | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] = lambda step, n_steps, values: None,
+    progress: Progress = lambda step, n_steps, values: None,
 ) -> Outcome:
     """Train a method and leave the model at the checkpoint with the best validation score (the earliest of equals).
 
-    A loss that is not finite ends the training as diverged: a result, not a crash. When memory runs out, the micro-batch is
-    halved and the step taken again; the batch of an optimiser step stays what it was.
+    A loss that is not finite ends the training as diverged: a result, not a crash. When memory runs out, the
+    micro-batch is halved and the step taken again; the batch of an optimiser step stays what it was. With a
+    `checkpoint`, a training that was interrupted goes on from it and ends with the same bits.
     """
-    n_steps = number_of_steps(len(train_rows), settings)
-    evaluate_every = max(1, math.ceil(len(train_rows) / settings.batch_size / settings.evaluations_per_epoch))
-    trained = tuned.trained()
-    optimizer = _optimizer(list(trained.values()), learning_rate, settings.weight_decay, accelerator.device)
-    if settings.gradient_checkpointing:
-        tuned.backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    tuned.to(accelerator.device)
-    model, optimizer = accelerator.prepare(tuned, optimizer)
-    seed_everything(seed, "dropout")
-    for edit in tuned.edits:
-        edit.begin(n_steps)  # type: ignore[operator]
-    stepper = _Stepper(model, task, train_rows, tuned.backbone.tokenizer.pad_token_id, settings, accelerator)
-    outcome, best = Outcome(), _Best(task, settings.patience)
-    first_step = checkpoint.restore(trained, optimizer, outcome, best) if checkpoint else 0
-    pad_token_id, precision = tuned.backbone.tokenizer.pad_token_id, _precision(accelerator)
-
-    for step, rows in enumerate(training_batches(train_rows.lengths, settings.batch_size, seed, n_steps)):
-        if step < first_step:
-            continue
-        started = time.perf_counter()
-        rate = learning_rate * factor(settings.schedule, step, n_steps, settings.warmup_fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = stepper.backward(rows, outcome)
-        norm = accelerator.clip_grad_norm_(trained.values(), settings.clip_norm)
-        if not (math.isfinite(loss) and (norm is None or math.isfinite(float(norm)) or precision == "fp16")):
-            outcome.diverged = True
-            outcome.notes.append(f"diverged at step {step + 1} of {n_steps}: the loss or its gradient is not finite")
+    run = Run(tuned, task, train_rows, validation_rows, settings, learning_rate, seed, accelerator)
+    run.begin()
+    first = run.resume(checkpoint)
+    batches = training_batches(train_rows.lengths, settings.batch_size, seed, run.n_steps)
+    for step, rows in islice(enumerate(batches), first, None):
+        if run.is_over:
             break
-        optimizer.step()
-        for edit in tuned.edits:
-            edit.after_step(step)  # type: ignore[operator]
-        optimizer.zero_grad(set_to_none=True)
-        outcome.train_seconds += time.perf_counter() - started
-        outcome.examples_seen += len(rows)
-        outcome.tokens_seen += int(train_rows.lengths[rows].sum())
-        stepper.losses.append(loss)
-        progress(step + 1, n_steps, {"train_loss": loss, "learning_rate": rate})
-
-        if (step + 1) % evaluate_every == 0 or step + 1 == n_steps:
-            answers = predict(tuned, task, validation_rows, pad_token_id, 2 * settings.batch_size, precision)
-            if not np.isfinite(answers).all():
-                outcome.diverged = True
-                outcome.notes.append(f"diverged by step {step + 1} of {n_steps}: the model's answers are not finite")
-                break
-            scores = {name: METRICS[name].score(validation_rows.targets, answers) for name in task.metrics}
-            outcome.history.append(
-                {
-                    "step": step + 1,
-                    "epoch": round((step + 1) * settings.batch_size / len(train_rows), 3),
-                    "train_loss": float(np.mean(stepper.losses)),
-                    "learning_rate": rate,
-                    "validation": scores,
-                }
-            )
-            stepper.losses.clear()
-            progress(step + 1, n_steps, {f"validation_{task.metrics[0]}": scores[task.metrics[0]]})
-            best.see(scores, trained)
-            if checkpoint and step + 1 < n_steps:
-                checkpoint.save(step + 1, trained, optimizer, outcome, best)
-            if best.is_patience_over():
-                outcome.notes.append(f"stopped early after step {step + 1} of {n_steps}: no better score for {settings.patience} evaluations")
-                break
-    outcome.validation = best.restore(trained)
-    accelerator.free_memory()
-    return outcome
+        values = run.step(step, rows)
+        if run.outcome.diverged:
+            break
+        progress(step + 1, run.n_steps, values)
+        if run.is_time_to_evaluate(step):
+            progress(step + 1, run.n_steps, run.evaluate(step))
+            run.keep(checkpoint, step)
+    run.end()
+    return run.outcome
 
 
-def _precision(accelerator: Accelerator) -> str:
-    return "fp32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
+def number_of_steps(n_rows: int, settings: Training) -> int:
+    """Optimiser steps of a training; the last batch of an epoch may be smaller."""
+    if settings.examples is not None:
+        return max(1, math.ceil(settings.examples / settings.batch_size))
+    return max(1, round(settings.epochs * math.ceil(n_rows / settings.batch_size)))
 
 
-def _optimizer(
-    parameters: list[torch.nn.Parameter], learning_rate: float, weight_decay: float, device: torch.device
-) -> torch.optim.Optimizer:
-    """AdamW; decay pulls on matrices only, as gains, shifts and biases have no scale to shrink towards."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    fused = device.type in ("cpu", "cuda")
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=fused)
-
-
-class _Stepper:
-    """Forward and backward of one batch, in as few micro-batches as memory allows."""
+class Run:
+    """One training under way."""
 
     def __init__(
-        self, model: Any, task: TextTask, rows: Encoded, pad_token_id: int, settings: Training, accelerator: Accelerator
-    ) -> None:
-        self.model, self.task, self.rows, self.pad_token_id, self.accelerator = model, task, rows, pad_token_id, accelerator
-        self.micro_batch_size = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+        self, tuned: Tuned, task: TextTask, train_rows: Encoded, validation_rows: Encoded, settings: Training,
+        learning_rate: float, seed: int, accelerator: Accelerator,
+    ) -> None:  # fmt: skip
+        self.tuned, self.task, self.settings, self.accelerator = tuned, task, settings, accelerator
+        self.train_rows, self.validation_rows = train_rows, validation_rows
+        self.learning_rate, self.seed = learning_rate, seed
+        self.n_steps = number_of_steps(len(train_rows), settings)
+        self.trained = tuned.to(accelerator.device).trained()
+        # The model is not given to accelerate: on one device that would only patch its forward pass for autocast.
+        self.optimizer = accelerator.prepare(
+            adamw(self.trained.values(), learning_rate, settings.weight_decay, accelerator.device)
+        )
+        micro_batch_size = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+        self.gradient = BatchGradient(tuned, task, train_rows, micro_batch_size, accelerator)
+        self.best = Best(task.metrics[0], settings.patience)
+        self.outcome = Outcome()
         self.losses: list[float] = []
 
-    def backward(self, rows: np.ndarray, outcome: Outcome) -> float:
-        """Leave the gradient of the mean loss over `rows` in the parameters; returns that loss."""
-        while True:
-            state = torch.get_rng_state()
-            try:
-                return self._backward(rows)
-            except Exception as error:
-                if not is_out_of_memory(error) or self.micro_batch_size == 1:
-                    raise
-            # outside the `except`, where the failed step's tensors are no longer held by the traceback
-            torch.set_rng_state(state)
-            for parameter in self.model.parameters():
-                parameter.grad = None
-            if self.accelerator.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.micro_batch_size = max(1, self.micro_batch_size // 2)
-            outcome.notes = [note for note in outcome.notes if not note.startswith("memory ran out")]
-            outcome.notes.append(f"memory ran out: went on with micro-batches of {self.micro_batch_size}, same batch per step")
+    @property
+    def precision(self) -> str:
+        return "fp32" if self.accelerator.mixed_precision == "no" else str(self.accelerator.mixed_precision)
 
-    def _backward(self, rows: np.ndarray) -> float:
-        self.model.train()
-        total: Tensor | float = 0.0
-        for start in range(0, len(rows), self.micro_batch_size):
-            part = rows[start : start + self.micro_batch_size]
-            batch = {key: value.to(self.accelerator.device) for key, value in collate(self.rows, part, self.pad_token_id).items()}
-            targets = torch.as_tensor(self.rows.targets[part], dtype=torch.float32, device=self.accelerator.device)
-            with self.accelerator.autocast():
-                logits = self.model(**batch).logits
-            loss = self.task.loss(logits, targets) * (len(part) / len(rows))
-            self.accelerator.backward(loss)
-            total = total + loss.detach()
-        return float(total)
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to win: it diverged, or patience is over."""
+        return self.outcome.diverged or self.best.is_patience_over
 
+    def begin(self) -> None:
+        """Seed what draws without a generator of its own, such as dropout, and tell the edits how long they have."""
+        if self.settings.gradient_checkpointing:
+            self._recompute_activations()
+        seed_everything(self.seed, "dropout")
+        for _, edit in self.tuned.placed():
+            edit.begin(self.n_steps)
 
-class _Best:
-    """The best checkpoint so far by the first metric, and how long ago it was."""
+    def resume(self, checkpoint: Checkpoint | None) -> int:
+        """Go on from a checkpoint where there is one; returns the steps that were taken already."""
+        found = checkpoint.load() if checkpoint else None
+        if found is None:
+            return 0
+        step, tensors, facts = found
+        restore(self, tensors, facts)
+        return step
 
-    def __init__(self, task: TextTask, patience: int | None) -> None:
-        self.metric, self.patience = METRICS[task.metrics[0]], patience
-        self.scores: dict[str, float] = {}
-        self.state: dict[str, Tensor] = {}
-        self.evaluations_since = 0
-
-    def see(self, scores: dict[str, float], trained: dict[str, torch.nn.Parameter]) -> None:
-        sign = 1 if self.metric.higher_is_better else -1
-        if not self.scores or sign * scores[self.metric.name] > sign * self.scores[self.metric.name]:
-            self.scores, self.evaluations_since = scores, 0
-            self.state = {name: parameter.detach().to("cpu", copy=True) for name, parameter in trained.items()}
+    def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
+        """Take one optimiser step, or find that the training diverged; returns loss and learning rate."""
+        started = time.perf_counter()
+        rate = self.rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.gradient(rows, self.outcome)
+        norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.clip_norm)
+        # in fp16 the loss scale may overshoot: accelerate then skips the step and lowers the scale
+        is_finite = math.isfinite(loss) and (self.precision == "fp16" or math.isfinite(float(norm)))
+        if is_finite:
+            self.optimizer.step()
+            for _, edit in self.tuned.placed():
+                edit.after_step(step)
+            self.losses.append(loss)
         else:
-            self.evaluations_since += 1
+            self._diverge(f"diverged at step {step + 1} of {self.n_steps}: the loss or its gradient is not finite")
+        self.tuned.zero_grad(set_to_none=True)
+        self.outcome.train_seconds += time.perf_counter() - started
+        return {"train_loss": loss, "learning_rate": rate}
 
-    def is_patience_over(self) -> bool:
-        return self.patience is not None and self.evaluations_since >= self.patience
+    def rate(self, step: int) -> float:
+        return self.learning_rate * factor(self.settings.schedule, step, self.n_steps, self.settings.warmup_fraction)
 
-    @torch.no_grad()
-    def restore(self, trained: dict[str, torch.nn.Parameter]) -> dict[str, float]:
-        for name, value in self.state.items():
-            trained[name].copy_(value)
-        return self.scores
+    def is_time_to_evaluate(self, step: int) -> bool:
+        steps_per_epoch = len(self.train_rows) / self.settings.batch_size
+        every = max(1, math.ceil(steps_per_epoch / self.settings.evaluations_per_epoch))
+        return (step + 1) % every == 0 or step + 1 == self.n_steps
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Score the validation rows, remember the best, stop when patience is over; returns the deciding score."""
+        rows, pad_token_id = self.validation_rows, self.tuned.backbone.tokenizer.pad_token_id
+        answers = predict(self.tuned, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision)
+        if not np.isfinite(answers).all():
+            self._diverge(f"diverged by step {step + 1} of {self.n_steps}: the model's answers are not finite")
+            return {}
+        scores = {name: METRICS[name].score(rows.targets, answers) for name in self.task.metrics}
+        self.outcome.history.append({
+            "step": step + 1,
+            "epoch": round((step + 1) * self.settings.batch_size / len(self.train_rows), 3),
+            "train_loss": float(np.mean(self.losses)),
+            "learning_rate": self.rate(step),
+            "validation": scores,
+        })  # fmt: skip
+        self.losses.clear()
+        self.best.see(scores, self.trained)
+        if self.best.is_patience_over and step + 1 < self.n_steps:
+            self.outcome.notes.append(
+                f"stopped early after step {step + 1} of {self.n_steps}: "
+                f"no better score for {self.settings.patience} evaluations"
+            )
+        return {f"validation_{self.task.metrics[0]}": scores[self.task.metrics[0]]}
+
+    def keep(self, checkpoint: Checkpoint | None, step: int) -> None:
+        """Write where the training stands, unless it is over or was written a moment ago."""
+        if checkpoint and checkpoint.is_due and step + 1 < self.n_steps and not self.outcome.diverged:
+            checkpoint.save(step + 1, *snapshot(self))
+
+    def end(self) -> None:
+        """Put the best values back and let go of what only training needed."""
+        self.best.put_back(self.trained)
+        self.outcome.validation = self.best.scores
+        self.tuned.eval()
+        self.accelerator.free_memory()
+
+    def _diverge(self, note: str) -> None:
+        self.outcome.diverged = True
+        self.outcome.notes.append(note)
+
+    def _recompute_activations(self) -> None:
+        model = self.tuned.backbone.model
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        except (AttributeError, ValueError):
+            raise ConfigError(
+                f"the model must offer `gradient_checkpointing`, `{self.tuned.backbone.name}` does not; turn it off"
+            ) from None

@@ -17,7 +17,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the device must exist on this machine, got `{name}` ({str(error).splitlines()[0]}); try `cpu`") from None
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the device must exist on this machine, got `{name}` ({reason}); try `cpu`") from None
     return device
 
 

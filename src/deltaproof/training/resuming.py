@@ -1,0 +1,59 @@
+"""What a training is between two steps: everything that the steps to come depend on."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from deltaproof.training.gradient import random_state, set_random_state
+
+if TYPE_CHECKING:
+    from deltaproof.training.loop import Run
+
+_COUNTERS = ("train_seconds", "examples_seen", "tokens_seen")
+
+
+def snapshot(run: "Run") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts to save: values, best values, optimiser, edits' memories, generators, counters."""
+    tensors: dict[str, Tensor] = {f"value/{name}": parameter for name, parameter in run.trained.items()}
+    tensors |= {f"best/{name}": value for name, value in run.best.values.items()}
+    for number, state in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
+    for number, (_, edit) in enumerate(run.tuned.placed()):
+        tensors |= {f"edit/{number}/{key}": value for key, value in edit.progress().items()}
+    tensors |= {f"random/{kind}": state for kind, state in random_state(run.accelerator.device).items()}
+    outcome = run.outcome
+    facts: dict[str, Any] = {key: getattr(outcome, key) for key in _COUNTERS}
+    facts |= {"history": outcome.history, "notes": outcome.notes}
+    facts |= {"best": run.best.scores, "evaluations_since": run.best.evaluations_since}
+    facts |= {"micro_batch_size": run.gradient.micro_batch_size}
+    if run.accelerator.scaler is not None:
+        facts["scaler"] = run.accelerator.scaler.state_dict()
+    return tensors, facts
+
+
+def restore(run: "Run", tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Make a fresh run what the saved one was."""
+    with torch.no_grad():
+        for name, value in _below(tensors, "value").items():
+            run.trained[name].copy_(value)
+    run.best.values = _below(tensors, "best")
+    run.best.scores, run.best.evaluations_since = facts["best"], facts["evaluations_since"]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(tensors, "optimizer").items():
+        parameter, _, key = name.partition("/")
+        state.setdefault(int(parameter), {})[key] = value
+    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
+    for number, (_, edit) in enumerate(run.tuned.placed()):
+        edit.resume(_below(tensors, f"edit/{number}"))
+    run.outcome.history, run.outcome.notes = facts["history"], facts["notes"]
+    for key in _COUNTERS:
+        setattr(run.outcome, key, facts[key])
+    run.gradient.micro_batch_size = facts["micro_batch_size"]
+    if run.accelerator.scaler is not None and "scaler" in facts:
+        run.accelerator.scaler.load_state_dict(facts["scaler"])
+    set_random_state(_below(tensors, "random"), run.accelerator.device)
+
+
+def _below(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{start}/"): value for key, value in tensors.items() if key.startswith(f"{start}/")}
