@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from deltaproof.backbones import load_backbone, save_tiny
-from deltaproof.errors import DeltaproofError, RecordError
+from deltaproof.errors import RecordError
 from deltaproof.methods import method_from
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
@@ -22,8 +22,8 @@ from deltaproof.tasks.text import TextTask
 from deltaproof.testing.bench import TEXTS, Bench
 
 METHODS = [
-    "full", "head", "bitfit", "ln_tune", "lora(rank=4)", "lora(rank=4, roles=['key', 'ffn_out'], layers=[1])", "dora(rank=4)",
-    "ia3", "vera(r=4)", "adalora", "peft_lora(r=4)", "prompt_tuning(num_virtual_tokens=4)", "loha(r=2)",
+    "full", "head", "bitfit", "ln_tune", "lora(rank=4)", "lora(rank=4, roles=['key', 'ffn_out'], layers=[1])",
+    "dora(rank=4)", "ia3", "vera(r=4)", "adalora", "peft_lora(r=4)", "prompt_tuning(num_virtual_tokens=4)", "loha(r=2)",
 ]  # fmt: skip
 IN_PEFT = [text for text in METHODS if text.split("(")[0] not in ("full", "head", "bitfit", "ln_tune")]
 FAMILIES = ("bert", "gpt2", "modernbert")
@@ -146,7 +146,7 @@ def test_the_stored_bytes_of_a_full_model_are_those_of_its_file(saved):
 
 
 def test_a_folder_without_facts_is_refused(tmp_path):
-    with pytest.raises(RecordError, match=r"must be a folder that `train` or `compare` saved, found no deltaproof\.json"):
+    with pytest.raises(RecordError, match=r"must be a folder that `train` or `compare` saved, found no deltaproof"):
         load_tuned(tmp_path)
 
 
@@ -155,16 +155,19 @@ def test_another_base_than_the_one_it_was_tuned_on_is_refused(tmp_path):
     tuned = trained(base, "lora(rank=2)")
     save_tuned(tuned, TASK, spec_for(base, tuned), tmp_path / "tuned")
     save_tiny("bert", base, seed=1)
-    with pytest.raises(RecordError, match="must be the one that .* was tuned on, .*; bring that model back"):
+    with pytest.raises(RecordError, match=r"must be the one that .* was tuned on, .*; bring that model back"):
         load_tuned(tmp_path / "tuned")
 
 
-def test_a_damaged_folder_is_refused_as_an_error_of_ours(tmp_path):
+def test_a_damaged_folder_is_refused(tmp_path):
     base = save_tiny("bert", tmp_path / "base")
     tuned = trained(base, "lora(rank=2)")
     save_tuned(tuned, TASK, spec_for(base, tuned), tmp_path / "tuned")
     (tmp_path / "tuned" / "deltaproof.safetensors").write_bytes(b"cut")
-    with pytest.raises(DeltaproofError, match=r"deltaproof\.safetensors"):
+    with pytest.raises(RecordError, match=r"deltaproof\.safetensors` must be a whole safetensors file, got: .*; save"):
+        load_tuned(tmp_path / "tuned")
+    (tmp_path / "tuned" / "deltaproof.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"deltaproof\.json` must hold a tuned model's facts, got KeyError\('task'\)"):
         load_tuned(tmp_path / "tuned")
 
 

@@ -5,7 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from deltaproof.backbones.load import load_backbone
 from deltaproof.backbones.quiet import quiet
@@ -46,8 +48,7 @@ def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, Te
             f"`{folder}` must be a folder that `train` or `compare` saved, found no {FACTS}; "
             f"name one such as `runs/NAME/best`"
         )
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    task, spec = TextTask.from_json(facts["task"]), facts["spec"]
+    task, spec = _read_facts(path)
     labels = list(task.labels) if task.labels else None
     is_full = spec["method"]["name"] == "full"
     source = str(Path(folder).resolve()) if is_full else spec["model"]["name"]
@@ -62,5 +63,21 @@ def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, Te
         )
     tuned = attach(backbone, method_from(spec["method"]), spec["seed"])
     if not is_full:
-        tuned.load_state(safetensors.torch.load_file(Path(folder) / TENSORS))
+        tuned.load_state(_read_tensors(Path(folder) / TENSORS))
     return tuned.eval(), task, spec
+
+
+def _read_facts(path: Path) -> tuple[TextTask, dict[str, Any]]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return TextTask.from_json(facts["task"]), facts["spec"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"`{path}` must hold a tuned model's facts, got {error!r}; save the model again") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RecordError(f"`{path}` must be a whole safetensors file, got: {error}; save the model again") from None
+    return tensors

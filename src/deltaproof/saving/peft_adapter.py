@@ -71,7 +71,7 @@ def _as_lora(tuned: Tuned, by_path: ByPath) -> tuple[Any, dict[str, Tensor]]:
     others = {path: rank for path, rank in ranks.items() if rank != common}
     config = peft.LoraConfig(
         r=common, lora_alpha=common, rank_pattern=others, alpha_pattern=dict(others), use_dora=is_dora,
-        target_modules=sorted(ranks), **_common_fields(tuned),
+        target_modules=sorted(ranks), fan_in_fan_out=_is_transposed(by_path), **_common_fields(tuned),
     )  # fmt: skip
     return config, tensors
 
@@ -94,7 +94,15 @@ def _as_ia3(tuned: Tuned, by_path: ByPath) -> tuple[Any, dict[str, Tensor]]:
             gains[_rows(site)] = edit.gain.detach()
         tensors[f"{path}.ia3_l"] = gains[:, None]
     targets, on_input = sorted(by_path), sorted(on_input)
-    return peft.IA3Config(target_modules=targets, feedforward_modules=on_input, **_common_fields(tuned)), tensors
+    config = peft.IA3Config(
+        target_modules=targets, feedforward_modules=on_input, fan_in_fan_out=_is_transposed(by_path),
+        **_common_fields(tuned),
+    )  # fmt: skip
+    return config, tensors
+
+
+def _is_transposed(by_path: ByPath) -> bool:
+    return any(site.transposed for here in by_path.values() for site, _ in here)
 
 
 def _common_fields(tuned: Tuned) -> dict[str, Any]:
