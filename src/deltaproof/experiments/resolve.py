@@ -102,7 +102,11 @@ def _metrics(plan: Plan, kind: str) -> list[str]:
     usual = default_metrics(kind)
     for name in plan.metric:
         if kind not in METRICS[name].kinds:
-            raise ConfigError(f"a metric must suit the task, got `{name}` for {kind}; take one of {', '.join(usual)}")
+            kinds = " or ".join(f"`--kind {other}`" for other in METRICS[name].kinds)
+            raise ConfigError(
+                f"a metric must suit the task, got `{name}` for {kind}; take one of {', '.join(usual)}, "
+                f"or say that the task is another: {kinds}"
+            )
     return [*plan.metric, *(name for name in usual if name not in plan.metric)]
 
 
