@@ -17,7 +17,7 @@ _REFUSALS = (ValueError, TypeError, AttributeError, NotImplementedError, KeyErro
 
 
 class PeftEdit(ModelEdit):
-    """The model wrapped by `peft.get_peft_model`. The head is one of peft's `modules_to_save`."""
+    """The model wrapped by `peft.get_peft_model`. The head is one of peft's `modules_to_save`, where it has those."""
 
     def __init__(self, label: str, config: Any, given: Collection[str] = ()) -> None:
         """`given` names the fields that the user set: a seed among them is left alone."""
@@ -59,10 +59,11 @@ class PeftEdit(ModelEdit):
                 token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
                 wrapped.eval()(input_ids=token, attention_mask=token)
             wrapped.train(was_training)
-        for name, parameter in wrapped.named_parameters():
-            if any(f"{path}.modules_to_save" in name for path in head):
+        on_top = {id(parameter) for path in head for parameter in _trained_copy(model.get_submodule(path)).parameters()}
+        for parameter in wrapped.parameters():
+            if id(parameter) in on_top:
                 parameter.requires_grad_(True)
-        if not any(p.requires_grad and ".modules_to_save." not in name for name, p in wrapped.named_parameters()):
+        if not any(parameter.requires_grad and id(parameter) not in on_top for parameter in wrapped.parameters()):
             raise ConfigError(
                 f"a method must train something beside the head, `{self.label}` finds nothing to train in this model; "
                 f"name layers that it can change with `target_modules`"
@@ -118,12 +119,15 @@ class PeftEdit(ModelEdit):
         for what, values in found.items():
             setattr(self.tuner.rankallocator, what, values)
 
-    def save(self, folder: str) -> None:
-        """Write the adapter in peft's own format, the head included, and nothing from a network."""
+    def save(self, folder: str) -> bool:
+        """Write the adapter in peft's own format, if that includes the head; returns whether it does."""
+        if not getattr(self.config, "modules_to_save", None):
+            return False
         with quiet():
             if self.kind == "adalora":  # the kept values may be older than the last ranks: store all, zeros included
                 self.tuner.peft_config["default"].rank_pattern = None
-            self._wrapped[0].save_pretrained(folder, save_embedding_layers=False)
+            self._wrapped[0].save_pretrained(folder, save_embedding_layers=False)  # its check would ask the hub
+        return True
 
     def merge(self) -> nn.Module:
         wrapped = self._wrapped.pop()
@@ -154,10 +158,20 @@ class PeftEdit(ModelEdit):
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
+def _trained_copy(module: nn.Module) -> nn.Module:
+    """What peft trains of one of its `modules_to_save`; another module as it is."""
+    from peft.utils import ModulesToSaveWrapper
+
+    if not isinstance(module, ModulesToSaveWrapper):
+        return module
+    copies: dict[str, nn.Module] = module.modules_to_save
+    return copies[module.active_adapter]
+
+
 def _keep_trained_head(wrapped: nn.Module) -> None:
     """Put the trained copies in the place of peft's wrappers, which its `unload` does only where they hold a weight."""
     from peft.utils import ModulesToSaveWrapper
 
     for path, module in list(wrapped.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
-            wrapped.set_submodule(path, module.modules_to_save[module.active_adapter])
+            wrapped.set_submodule(path, _trained_copy(module))

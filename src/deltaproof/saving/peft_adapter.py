@@ -27,8 +27,7 @@ def save_peft_adapter(tuned: Tuned, folder: Path) -> bool:
     """
     edits = [edit for _, edit in tuned.placed()]
     if len(edits) == 1 and isinstance(edits[0], PeftEdit):
-        edits[0].save(str(folder))
-        return True
+        return edits[0].save(str(folder))
     if edits and all(isinstance(edit, WeightEdit) and edit.factors() is not None for edit in edits):
         config, tensors = _as_lora(tuned, _by_path(tuned))
     elif edits and all(isinstance(edit, InputGain | OutputGain) for edit in edits):
