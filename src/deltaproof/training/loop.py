@@ -61,7 +61,7 @@ def train(
         progress(step + 1, run.n_steps, values)
         if run.is_time_to_evaluate(step):
             progress(step + 1, run.n_steps, run.evaluate(step))
-            run.keep(checkpoint, step)
+        run.keep(checkpoint, step)
     run.end()
     return run.outcome
 
@@ -175,7 +175,7 @@ class Run:
         return {f"validation_{self.task.metrics[0]}": scores[self.task.metrics[0]]}
 
     def keep(self, checkpoint: Checkpoint | None, step: int) -> None:
-        """Write where the training stands, unless it is over or was written a moment ago."""
+        """Write where the training stands, unless that was done a moment ago or there is nothing to go on to."""
         if checkpoint and checkpoint.is_due and step + 1 < self.n_steps and not self.outcome.diverged:
             checkpoint.save(step + 1, *snapshot(self))
 

@@ -24,7 +24,7 @@ def snapshot(run: "Run") -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"random/{kind}": state for kind, state in random_state(run.accelerator.device).items()}
     outcome = run.outcome
     facts: dict[str, Any] = {key: getattr(outcome, key) for key in _COUNTERS}
-    facts |= {"history": outcome.history, "notes": outcome.notes}
+    facts |= {"history": outcome.history, "notes": outcome.notes, "losses": run.losses}
     facts |= {"best": run.best.scores, "evaluations_since": run.best.evaluations_since}
     facts |= {"micro_batch_size": run.gradient.micro_batch_size}
     if run.accelerator.scaler is not None:
@@ -47,6 +47,7 @@ def restore(run: "Run", tensors: dict[str, Tensor], facts: dict[str, Any]) -> No
     for number, (_, edit) in enumerate(run.tuned.placed()):
         edit.resume(_below(tensors, f"edit/{number}"))
     run.outcome.history, run.outcome.notes = facts["history"], facts["notes"]
+    run.losses = facts["losses"]
     for key in _COUNTERS:
         setattr(run.outcome, key, facts[key])
     run.gradient.micro_batch_size = facts["micro_batch_size"]
