@@ -1,0 +1,78 @@
+"""An experiment that is killed goes on with the same call and ends as if nothing had happened."""
+
+import json
+
+import pytest
+from crashes import kill, launch, n_files, wait_until, workers
+from small import FAST, essence
+
+import deltaproof
+from deltaproof.experiments.table import table_from
+from deltaproof.records.store import Store
+
+
+@pytest.fixture(scope="module")
+def plan(bert, reviews_csv):
+    return {
+        "model": str(bert), "data": str(reviews_csv), "methods": "lora(rank=2),head", "trials": 2, "seeds": 2, **FAST,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(plan, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return deltaproof.compare(**plan, out=folder), essence(folder)
+
+
+CRASH_POINTS = {
+    "the splits are being written": lambda run: (run / "data" / "train.parquet").exists(),
+    "the first estimate stands": lambda run: n_files(run, "probes/*.json"),
+    "the first trial stands": lambda run: n_files(run, "records/*.json") > 2,
+    "a final run has answered": lambda run: n_files(run, "predictions/*.parquet") > 2,
+    "the last run is under way": lambda run: n_files(run, "records/*.json") > 8,
+}
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_killed_and_started_again_it_ends_with_the_same_records(point, plan, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    process = launch({**plan, "out": str(run)})
+    wait_until(lambda: CRASH_POINTS[point](run), process)
+    kill(process)
+    table = deltaproof.compare(**plan, out=run)
+    assert essence(run) == uninterrupted[1]
+    assert [row.scores for row in table.rows] == [row.scores for row in uninterrupted[0].rows]
+    assert n_files(run, "tuned/*/deltaproof.json") == 2
+    assert (run / "best" / "deltaproof.json").exists()
+    assert json.loads((run / "experiment.json").read_text())["finished"]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_else_changes(plan, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    process = launch({**plan, "out": str(run)})
+    wait_until(lambda: n_files(run, "records/*.json") > 2, process)
+    wait_until(lambda: workers(process), process)[0].kill()
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, output, errors) == (0, "", "")
+    assert essence(run) == uninterrupted[1]
+
+
+def test_two_processes_on_one_folder_end_with_one_set_of_records(plan, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    both = [launch({**plan, "out": str(run)}) for _ in range(2)]
+    ends = [(*process.communicate(timeout=240), process.returncode) for process in both]
+    assert ends == [("", "", 0)] * 2
+    assert essence(run) == uninterrupted[1]
+    table = table_from(Store(run))
+    assert [row.scores for row in table.rows] == [row.scores for row in uninterrupted[0].rows]
+    assert (run / "best" / "deltaproof.json").exists()
+
+
+def test_a_finished_experiment_that_is_started_again_and_killed_stays_finished(plan, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    deltaproof.compare(**{**plan, "trials": 1, "seeds": 1}, out=run)
+    before = (run / "experiment.json").read_bytes()
+    process = launch({**plan, "trials": 1, "seeds": 1, "out": str(run)})
+    wait_until(lambda: workers(process), process)
+    kill(process)
+    assert (run / "experiment.json").read_bytes() == before
