@@ -299,6 +299,16 @@ def test_gradient_checkpointing_gives_the_same_gradients(method):
         torch.testing.assert_close(recomputed[name], gradient, rtol=1e-6, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize(("method", "is_reached"), [("head", False), ("lora(layers=[1])", False), ("lora", True)])
+def test_gradient_checkpointing_sends_no_gradient_where_nothing_is_trained(method, is_reached):
+    training = Small(method, gradient_checkpointing=True)
+    run, reached = training.run(), []
+    run.begin()
+    training.backbone.module("bert.encoder.layer.0").register_full_backward_hook(lambda *_: reached.append(1))
+    run.gradient(np.arange(4), run.outcome)
+    assert bool(reached) == is_reached
+
+
 def test_gradient_checkpointing_saves_activations():
     def peak(is_on):
         run = Small("full", gradient_checkpointing=is_on).run()

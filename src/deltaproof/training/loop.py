@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 from accelerate import Accelerator
 
-from deltaproof.errors import ConfigError
 from deltaproof.evaluation.predict import predict
 from deltaproof.methods.tuned import Tuned
 from deltaproof.metrics import METRICS
@@ -20,6 +19,7 @@ from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.gradient import BatchGradient
 from deltaproof.training.optimizer import adamw
 from deltaproof.training.outcome import Outcome
+from deltaproof.training.recomputing import recompute_activations
 from deltaproof.training.resuming import restore, snapshot
 from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
@@ -107,7 +107,7 @@ class Run:
     def begin(self) -> None:
         """Seed what draws without a generator of its own, such as dropout, and tell the edits how long they have."""
         if self.settings.gradient_checkpointing:
-            self._recompute_activations()
+            recompute_activations(self.tuned.backbone)
         seed_everything(self.seed, "dropout")
         for _, edit in self.tuned.placed():
             edit.begin(self.n_steps)
@@ -189,12 +189,3 @@ class Run:
     def _diverge(self, note: str) -> None:
         self.outcome.diverged = True
         self.outcome.notes.append(note)
-
-    def _recompute_activations(self) -> None:
-        model = self.tuned.backbone.model
-        try:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-        except (AttributeError, ValueError):
-            raise ConfigError(
-                f"the model must offer `gradient_checkpointing`, `{self.tuned.backbone.name}` does not; turn it off"
-            ) from None

@@ -1,0 +1,28 @@
+"""Gradient checkpointing: activations are thrown away and reckoned again in the backward pass."""
+
+from typing import Any
+
+from deltaproof.backbones.backbone import Backbone
+from deltaproof.errors import ConfigError
+
+
+def recompute_activations(backbone: Backbone) -> None:
+    """Keep only what enters each layer: less memory, about a third more time, the same gradients.
+
+    Raises:
+        ConfigError: the model does not offer it.
+    """
+    model: Any = backbone.model
+    options = {"use_reentrant": False}
+    try:
+        if hasattr(model, "activation_checkpointing_enable"):  # the newer name
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        else:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    except (AttributeError, ValueError):
+        raise ConfigError(
+            f"the model must offer `gradient_checkpointing`, `{backbone.name}` does not; turn it off"
+        ) from None
+    # transformers makes the embeddings want gradients, for the reentrant kind; here that would only send gradients
+    # through layers in which nothing is trained
+    model.disable_input_require_grads()
