@@ -1,7 +1,7 @@
 """`deltaproof compare`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,7 @@ def compare(
     track: o.Track = None,
     seed: o.Seed = None,
     device: o.Device = None,
+    workers: o.Workers = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -92,6 +93,7 @@ def compare(
         "schedule": schedule,
         "patience": patience,
         "precision": precision,
+        "workers": workers,
         "gradient_checkpointing": gradient_checkpointing or None,
         "revision": revision,
         "trust_remote_code": trust_remote_code or None,
@@ -99,12 +101,12 @@ def compare(
         "seed": seed,
         "device": device,
     }
-    fields = {key: value for key, value in given.items() if value is not None}
+    fields: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     run(plan, fields, out=out, dry_run=dry_run, no_examples=no_examples, track=track, json=json, quiet=quiet)
 
 
 def run(
-    plan: Path | None, fields: dict[str, object], *, out: Path | None, dry_run: bool, no_examples: bool,
+    plan: Path | None, fields: dict[str, Any], *, out: Path | None, dry_run: bool, no_examples: bool,
     track: str | None, json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """One call of `deltaproof.compare`, its result as text or JSON, and its gates as the exit code."""

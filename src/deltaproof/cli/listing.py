@@ -67,7 +67,10 @@ def _models() -> list[dict[str, Any]]:
     return [
         {"name": "minilm", "summary": "MiniLM-L6, 22.7 M parameters, offline with the extra [demo]"},
         *known,
-        {"name": "(others)", "summary": "encoders and decoders of transformers whose structure can be found out, with a notice"},
+        {
+            "name": "(others)",
+            "summary": "encoders and decoders of transformers whose structure can be found out, with a notice",
+        },
     ]
 
 
@@ -75,6 +78,11 @@ def _metrics() -> list[dict[str, Any]]:
     from deltaproof.metrics import METRICS
 
     return [
-        {"name": name, "summary": metric.summary, "kinds": list(metric.kinds), "higher_is_better": metric.higher_is_better}
+        {
+            "name": name,
+            "summary": metric.summary,
+            "kinds": list(metric.kinds),
+            "higher_is_better": metric.higher_is_better,
+        }
         for name, metric in METRICS.items()
     ]

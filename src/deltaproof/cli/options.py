@@ -18,6 +18,10 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]"),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Trainings side by side. [default: one per core on a CPU, up to 4]"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 
 _DATA, _PROTOCOL, _TRAINING, _OUTPUT = "Data", "Protocol", "Training", "Output"

@@ -31,7 +31,12 @@ def emit(data: Any, *, as_json: bool, out: Path | None = None, quiet: bool = Fal
 
 
 def emit_table(
-    table: "Table", *, as_json: bool, with_examples: bool = True, quiet: bool = False, more: dict[str, Any] | None = None
+    table: "Table",
+    *,
+    as_json: bool,
+    with_examples: bool = True,
+    quiet: bool = False,
+    more: dict[str, Any] | None = None,
 ) -> None:
     """Write the report, print the table, and name the report on stderr."""
     from deltaproof.report import write_report

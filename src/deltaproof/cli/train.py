@@ -43,6 +43,7 @@ def train(
     track: o.Track = None,
     seed: o.Seed = None,
     device: o.Device = None,
+    workers: o.Workers = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -80,6 +81,7 @@ def train(
             "schedule": schedule,
             "patience": patience,
             "precision": precision,
+            "workers": workers,
             "gradient_checkpointing": gradient_checkpointing or None,
             "revision": revision,
             "trust_remote_code": trust_remote_code or None,

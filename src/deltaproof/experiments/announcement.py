@@ -16,23 +16,26 @@ def _facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
     model, data, task, plan = (experiment[key] for key in ("model", "data", "task", "plan"))
     rows, metric = data["rows"], METRICS[task["metrics"][0]]
     margin = wording.amount(experiment["margin"], metric.unit)
+    purposes = f"{rows['train']} rows to train, {rows['validation']} to choose on, {rows['test']} sealed to test on"
+    within = f"within {margin} of {metric.name.replace('_', ' ')}"
     facts = [
         ("model", f"{model['name']} ({wording.count(model['n_parameters'])} parameters)"),
-        (
-            "data",
-            f"{data['name']}: {rows['train']} rows to train, {rows['validation']} to choose on, {rows['test']} sealed to test on",
-        ),
-        (
-            "question",
-            f"is any contestant as good as {experiment['reference']}, within {margin} of {metric.name.replace('_', ' ')}?",
-        ),
+        ("data", f"{data['name']}: {purposes}"),
+        ("question", f"is any contestant as good as {experiment['reference']}, {within}?"),
         ("protocol", _protocol(len(experiment["contestants"]), plan["trials"], plan["seeds"])),
-        ("machine", f"{experiment['device']}, {experiment['precision']}"),
+        ("machine", _machine(experiment)),
     ]
     if data["truncated_fraction"]:
         share = wording.share(data["truncated_fraction"])
         facts.append(("note", f"{share} of the rows are longer than {task['max_length']} tokens and were cut"))
     return [*facts, *(("note", note) for note in (*data["notes"], *model["notes"]))]
+
+
+def _machine(experiment: dict[str, Any]) -> str:
+    n, threads = experiment["workers"], experiment["threads"]
+    side = f"{n} trainings side by side" if n > 1 else "one training at a time"
+    each = f"{threads} thread{'s' if threads > 1 else ''} each"
+    return f"{experiment['device']}, {experiment['precision']}, {side}, {each}"
 
 
 def _protocol(n_contestants: int, n_trials: int, n_seeds: int) -> str:

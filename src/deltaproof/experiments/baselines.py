@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.split import Split
 from deltaproof.experiments.environment import environment
@@ -14,8 +15,8 @@ from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store
 
 BASELINES = ("majority", "tfidf")
-"""`majority` answers with the training split's frequencies or mean; `tfidf` is logistic or ridge regression on words and
-word pairs."""
+"""`majority` answers with the training split's frequencies or mean; `tfidf` is logistic or ridge regression on words
+and word pairs."""
 
 
 def measure_baseline(spec: Spec, dataset: Dataset, store: Store) -> Record:

@@ -1,4 +1,4 @@
-"""The experiment that decides: every contestant tuned alike, run at several seeds, judged once on a sealed test split."""
+"""The experiment that decides: contestants tuned alike, run at several seeds, judged once on a sealed test split."""
 
 import os
 from pathlib import Path
@@ -28,8 +28,8 @@ def compare(
     """Run every contestant of a plan under one protocol and return the table that answers.
 
     Args:
-        plan: the experiment, or the path of one in TOML; or leave it out and give its fields by name, such as `model`,
-            `data` (a path, a hub id, a data frame, a list of mappings), `methods`, `seeds`. Fields override a TOML plan.
+        plan: the experiment, or the path of one in TOML, which fields override; or leave it out and give its fields by
+            name, such as `model`, `data` (a path, a hub id, a data frame, a list of mappings), `methods`, `seeds`.
         out: the run folder; an experiment that was killed goes on there with the same call.
         dry_run: stop after the estimate of time and memory; nothing is trained, and no contestant has a result.
         reporter: who is told of the progress; nobody when left out.

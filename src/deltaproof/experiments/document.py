@@ -35,6 +35,8 @@ def new_document(resolved: Resolved) -> Document:
         "fallback_reference": plan.fallback_reference_label,
         "device": facts.device,
         "precision": facts.precision,
+        "workers": resolved.slots.n_workers,
+        "threads": resolved.slots.n_threads,
         "environment": facts.environment,
         "contestants": [
             {

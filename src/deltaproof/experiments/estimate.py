@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from deltaproof.errors import ConfigError
 from deltaproof.experiments.budget import Budget
 from deltaproof.experiments.engines.local import LocalEngine
@@ -12,6 +14,8 @@ from deltaproof.records.store import Store, read_json, write_json
 
 AROUND_A_RUN = 0.3
 """Seconds to start a process, count operations and write a record."""
+MEMORY_SHARE = 0.8
+"""Of the free memory that trainings may fill together."""
 LATENCY_CALLS = 44
 """Single-example calls that a final run times."""
 
@@ -52,14 +56,20 @@ def estimate_from(probe: Probe, rows: Rows) -> Estimate:
     trial = train + probe.n_evaluations * rows.validation * probe.evaluation_seconds_per_row
     final = trial + (rows.test + LATENCY_CALLS) * probe.evaluation_seconds_per_row
     return Estimate(
-        trial, final, probe.peak_memory_bytes, probe.peak_device_memory_bytes, probe.n_trainable, not probe.out_of_memory
+        trial_seconds=trial,
+        final_seconds=final,
+        peak_memory_bytes=probe.peak_memory_bytes,
+        peak_device_memory_bytes=probe.peak_device_memory_bytes,
+        n_trainable=probe.n_trainable,
+        fits=not probe.out_of_memory,
     )
 
 
 def probe_once(engine: LocalEngine, job: Job) -> Probe:
     """The job's probe, from disk where it stands already.
 
-    It is measured once per folder, so that an experiment that goes on keeps the number of trials that its budget gave it.
+    It is measured once per folder, so that an experiment that goes on keeps the number of trials that its budget
+    gave it.
     """
     path = probe_path(job)
     with Store(job.folder).lock(f"probe-{job.spec.key}"):
@@ -75,13 +85,25 @@ def probe_path(job: Job) -> Path:
     return job.folder / "probes" / f"{job.spec.key}.json"
 
 
-def trials_in_budget(estimates: list[Estimate], n_seeds: int, budget: Budget, most: int) -> int:
+def wall_seconds(estimates: list[Estimate], n_trials: int, n_seeds: int, n_workers: int) -> float:
+    """Of the whole experiment with contestants side by side: shared evenly, but no less than the longest of them."""
+    each = [estimate.seconds(n_trials, n_seeds) for estimate in estimates]
+    return max([sum(each) / n_workers, *each])
+
+
+def workers_in_memory(estimates: list[Estimate], most: int) -> int:
+    """How many trainings at once, up to `most`, the free memory of the machine holds."""
+    largest = max([estimate.peak_memory_bytes for estimate in estimates if estimate.fits], default=0)
+    return max(1, min(most, int(psutil.virtual_memory().available * MEMORY_SHARE // max(1, largest))))
+
+
+def trials_in_budget(estimates: list[Estimate], n_seeds: int, budget: Budget, most: int, n_workers: int = 1) -> int:
     """The largest number of trials per contestant, up to `most`, that the budget's minutes hold."""
     if budget.minutes is None:
         return most
 
     def minutes(n_trials: int) -> float:
-        return sum(estimate.seconds(n_trials, n_seeds) for estimate in estimates) / 60
+        return wall_seconds(estimates, n_trials, n_seeds, n_workers) / 60
 
     fitting = [n_trials for n_trials in range(1, most + 1) if minutes(n_trials) <= budget.minutes]
     if not fitting:

@@ -1,11 +1,21 @@
-"""The protocol: every contestant tuned alike on validation, then run at the same seeds and scored once on the test split."""
+"""The protocol: contestants tuned alike on validation, then run at the same seeds and scored once on the test split."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from deltaproof.experiments.baselines import BASELINES, measure_baseline
 from deltaproof.experiments.document import new_document, now, write_document
 from deltaproof.experiments.engines.local import LocalEngine
-from deltaproof.experiments.estimate import Estimate, estimate_from, probe_once, trials_in_budget
+from deltaproof.experiments.estimate import (
+    Estimate,
+    estimate_from,
+    probe_once,
+    trials_in_budget,
+    wall_seconds,
+    workers_in_memory,
+)
 from deltaproof.experiments.jobs import Job
 from deltaproof.experiments.kept import keep_best
 from deltaproof.experiments.other_versions import left_out
@@ -33,22 +43,45 @@ class Experiment:
         self.document = new_document(resolved)
         self.estimates: dict[str, Estimate] = {}
         self.n_trials = 0
+        self._lock = threading.RLock()
+        """Held by whoever of the contestants' threads changes the document or tells the reporter."""
 
     def estimate(self) -> None:
         """Measure a few steps of each contestant, and fit the number of trials to the budget."""
         entries: list[Entry] = self.document["contestants"]
-        for entry in entries:
-            self.reporter.say(f"measuring a few steps of {entry['name']}")
-            probe = probe_once(self.engine, self._job(self._spec(entry, rounded(entry["centre"]), "probe")))
-            self.estimates[entry["name"]] = estimate_from(probe, self.resolved.rows)
-            entry["notes"] = list(probe.notes)
-        estimates, n_seeds = list(self.estimates.values()), self.plan.seeds
-        n_trials = trials_in_budget(estimates, n_seeds, self.plan.budget, self.plan.n_trials)
+        self.engine.open_slots(self.resolved.slots.n_workers)
+        self.reporter.say(f"measuring a few steps of {', '.join(entry['name'] for entry in entries)}")
+        self._side_by_side(self._probe, entries)
+        estimates, n_seeds = [self.estimates[entry["name"]] for entry in entries], self.plan.seeds
+        n_workers = workers_in_memory(estimates, self.resolved.slots.n_workers)
+        self.engine.open_slots(n_workers)
+        n_trials = trials_in_budget(estimates, n_seeds, self.plan.budget, self.plan.n_trials, n_workers)
         self.n_trials = n_trials if n_trials > 1 else 0  # a choice of one needs no trial
         for entry, estimate in zip(entries, estimates, strict=True):
             entry["estimate"] = estimate.to_json(self.n_trials, n_seeds)
         self.document["plan"]["trials"] = n_trials
-        self.document["estimated_seconds"] = sum(entry["estimate"]["seconds"] for entry in entries)
+        self.document["workers"], self.document["threads"] = n_workers, self.resolved.slots.n_threads
+        self.document["estimated_seconds"] = wall_seconds(estimates, self.n_trials, n_seeds, n_workers)
+
+    def _probe(self, entry: Entry) -> None:
+        probe = probe_once(self.engine, self._job(self._spec(entry, rounded(entry["centre"]), "probe")))
+        with self._lock:
+            self.estimates[entry["name"]] = estimate_from(probe, self.resolved.rows)
+            entry["notes"] = list(probe.notes)
+
+    def _side_by_side(self, do: Callable[[Entry], None], entries: list[Entry]) -> None:
+        """Do something for every contestant at once; the engine's slots decide how much of it runs at a time.
+
+        The first error, or a Ctrl-C, ends what is under way.
+        """
+        with ThreadPoolExecutor(max(1, len(entries))) as pool:
+            futures = [pool.submit(do, entry) for entry in entries]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                self.engine.stop()
+                raise
 
     def measure(self) -> None:
         """Baselines, then each contestant: tuned, then run at every seed."""
@@ -58,12 +91,17 @@ class Experiment:
             spec = baseline_spec(self.resolved, name)
             measure_baseline(spec, self.resolved.dataset, self.store)
             self.document["baselines"].append({"name": name, "key": spec.key})
-        for entry in self.document["contestants"]:
-            entry["measured"] = self._measured(self._run_contestant(entry))
-            self._write()
-        self.document["measured_seconds"] = sum(entry["measured"]["seconds"] for entry in self.document["contestants"])
+        self._side_by_side(self._measure_contestant, self.document["contestants"])
+        seconds = sum(entry["measured"]["seconds"] for entry in self.document["contestants"])
+        self.document["measured_seconds"] = seconds / self.document["workers"]
         self.document["finished"] = now()
         self._write()
+
+    def _measure_contestant(self, entry: Entry) -> None:
+        records = self._run_contestant(entry)
+        with self._lock:
+            entry["measured"] = self._measured(records)
+            self._write()
 
     def _run_contestant(self, entry: Entry) -> list[Record]:
         """Every run of one contestant; none at the final seeds where no trial came through."""
@@ -75,8 +113,9 @@ class Experiment:
         for seed in final_seeds(self.plan.seed, self.plan.seeds):
             spec = self._spec(entry, entry["learning_rate"], "final", seed, parents)
             finals.append(self._run(spec, keep=self.plan.keep != "none"))
-            entry["final"].append(spec.key)
-            self._write()
+            with self._lock:
+                entry["final"].append(spec.key)
+                self._write()
             if finals[-1].status == "out_of_memory":
                 break  # another seed needs no less
         if self.plan.keep == "best":
@@ -97,8 +136,9 @@ class Experiment:
                 break  # the search has closed in on one rate
             record = self._run(self._spec(entry, rate, "tuning"))
             records.append(record)
-            scores[rate] = self._note_trial(entry, rate, record)
-            self._write()
+            with self._lock:
+                scores[rate] = self._note_trial(entry, rate, record)
+                self._write()
             if record.status == "out_of_memory":
                 break  # another learning rate needs no less
         if max(scores.values()) == float("-inf"):
@@ -126,17 +166,20 @@ class Experiment:
 
     def _run(self, spec: Spec, keep: bool = False) -> Record:
         """The record of a run, from disk where it stands; a run that failed is tried anew."""
-        estimate = self.estimates[spec.contestant]
         found = self.store.find(spec.key)
         from_disk = found is not None and found.status != "failed"
         if found is None or not from_disk:
-            self.reporter.run_started(spec, estimate)
-            found = self.engine.run(self._job(spec, keep), lambda *values: self.reporter.progress(spec, *values))
-        self.reporter.run_ended(found, estimate, from_disk)
+            found = self.engine.run(self._job(spec, keep), lambda *values: self._on_progress(spec, *values))
+        with self._lock:
+            self.reporter.run_ended(found, from_disk)
         return found
 
+    def _on_progress(self, spec: Spec, step: int, n_steps: int, values: dict[str, float]) -> None:
+        with self._lock:
+            self.reporter.progress(spec, step, n_steps, values)
+
     def _measured(self, records: list[Record]) -> dict[str, Any]:
-        """What a contestant took in all, to be held against its estimate; with peaks of the runs that were completed."""
+        """What a contestant took in all, to be held against its estimate; peaks are those of runs that came through."""
         costs = [record.cost for record in records if record.cost is not None]
         peaks = [cost.peak_memory_bytes for cost in costs if cost.peak_memory_bytes is not None]
         device_peaks = [cost.peak_device_memory_bytes for cost in costs if cost.peak_device_memory_bytes is not None]

@@ -1,7 +1,8 @@
 """Gates: requirements such as `lora.accuracy >= full.accuracy - 0.01`, checked on the measured means."""
 
 import ast
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,12 @@ if TYPE_CHECKING:
     from deltaproof.experiments.table import Row
 
 COMPARISONS = {ast.GtE: ">=", ast.LtE: "<=", ast.Gt: ">", ast.Lt: "<"}
-OPERATIONS = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.Div: lambda a, b: a / b}
+OPERATIONS: dict[type, Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ def parse_gate(text: str) -> ast.Compare:
     except SyntaxError:
         node = None
     if not (isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARISONS):
-        raise ConfigError(f"a requirement reads `lora.accuracy >= full.accuracy - 0.01`, got `{text}`; write it in that form")
+        raise ConfigError(
+            f"a requirement reads `lora.accuracy >= full.accuracy - 0.01`, got `{text}`; write it in that form"
+        )
     for part in (node.left, node.comparators[0]):
         _names(part, text)
     return node
@@ -54,7 +62,10 @@ def _names(node: ast.expr, text: str) -> set[tuple[str, str]]:
         return _names(node.operand, text)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
         return _names(node.left, text) | _names(node.right, text)
-    raise ConfigError(f"a requirement may use contestant.quantity, numbers, + - * /, got `{ast.unparse(node)}` in `{text}`; rewrite it")
+    raise ConfigError(
+        f"a requirement may use contestant.quantity, numbers, + - * /, got `{ast.unparse(node)}` in `{text}`; "
+        f"rewrite it"
+    )
 
 
 def _contestant(node: ast.expr) -> str:
@@ -79,7 +90,10 @@ def _check(text: str, values: dict[tuple[str, str], float]) -> Gate:
         known = [key for owner, key in values if owner == name]
         hint = nearest(quantity, known) if known else nearest(name, {owner for owner, _ in values})
         return Gate(text, None, None, False, f"`{name}.{quantity}` was not measured; {hint}")
-    left, right = _value(node.left, values), _value(node.comparators[0], values)
+    try:
+        left, right = _value(node.left, values), _value(node.comparators[0], values)
+    except ZeroDivisionError:
+        return Gate(text, None, None, False, "it divides by zero")
     holds = {">=": left >= right, "<=": left <= right, ">": left > right, "<": left < right}
     return Gate(text, left, right, holds[COMPARISONS[type(node.ops[0])]])
 

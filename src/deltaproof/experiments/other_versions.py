@@ -18,7 +18,7 @@ def left_out(store: Store, names: list[str], data_fingerprint: str) -> dict[str,
             counts[record.spec.contestant][_difference(then or {}, current)] += 1
     return {
         name: [
-            f"{n} run{'s' if n > 1 else ''} made with {difference} {'are' if n > 1 else 'is'} in this folder and left out"
+            f"{n} run{'s are' if n > 1 else ' is'} in this folder and left out: made with {difference}"
             for difference, n in counts[name].items()
         ]
         for name in counts

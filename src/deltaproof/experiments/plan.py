@@ -1,4 +1,4 @@
-"""A plan is the whole experiment in a few fields: from TOML, from the command line or from Python, checked the same way."""
+"""A plan is the whole experiment in a few fields: from TOML, the command line or Python, checked the same way."""
 
 import os
 import tomllib
@@ -69,6 +69,8 @@ class Plan(Settings):
     """Measure the majority class and TF-IDF with logistic regression too."""
     budget: Budget = Budget()
     training: Training = Training()
+    workers: int | None = pydantic.Field(default=None, ge=1)
+    """Trainings side by side; when left out as many as there are cores on a CPU, up to 4, and one on an accelerator."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; the best there is when left out."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -138,7 +140,7 @@ class Plan(Settings):
         """The methods by label, in the order of the plan."""
         methods = [method_from(text) for text in self.methods]
         if not methods:
-            raise ConfigError("a plan needs at least one method, got none; write for example `methods = [\"full\", \"lora\"]`")
+            raise ConfigError("a plan needs at least one method, got none; for example `methods = ['full', 'lora']`")
         return {contestant.label: contestant for contestant in methods}
 
     @property

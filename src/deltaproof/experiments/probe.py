@@ -7,7 +7,7 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.data.run_folder import read_dataset
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.jobs import Job, Probe
-from deltaproof.experiments.run import load_for, loop_settings
+from deltaproof.experiments.run import load_for, loop_settings, use_threads
 from deltaproof.memory import PeakMemory, is_out_of_memory
 from deltaproof.methods import method_from
 from deltaproof.methods.tuned import Tuned, attach
@@ -28,6 +28,7 @@ def probe(job: Job) -> Probe:
     """
     clock = time.perf_counter()
     spec, device = job.spec, pick_device(job.device)
+    use_threads(spec)
     dataset = read_dataset(job.folder / "data")
     memory = PeakMemory(device)
     try:
@@ -60,7 +61,7 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
         peak_memory_bytes=memory.host_bytes(),
         peak_device_memory_bytes=memory.device_bytes(),
         n_trainable=n_trainable,
-        notes=tuple([*backbone.notes, *method.notes(backbone), *outcome.notes]),
+        notes=(*backbone.notes, *method.notes(backbone), *outcome.notes),
     )
 
 

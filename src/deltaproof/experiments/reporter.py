@@ -6,7 +6,6 @@ from deltaproof.records.record import Record
 from deltaproof.records.spec import Spec
 
 if TYPE_CHECKING:
-    from deltaproof.experiments.estimate import Estimate
     from deltaproof.experiments.table import Table
 
 
@@ -19,13 +18,10 @@ class Reporter:
     def planned(self, experiment: dict[str, Any]) -> None:
         """The estimate stands; training is about to begin."""
 
-    def run_started(self, spec: Spec, estimate: "Estimate") -> None:
-        """A run begins."""
-
     def progress(self, spec: Spec, step: int, n_steps: int, values: dict[str, float]) -> None:
-        """A run has taken a step."""
+        """A run has taken a step; runs may go side by side."""
 
-    def run_ended(self, record: Record, estimate: "Estimate", from_disk: bool) -> None:
+    def run_ended(self, record: Record, from_disk: bool) -> None:
         """A run's record stands; `from_disk` if it stood there before."""
 
     def finished(self, table: "Table") -> None:
@@ -49,17 +45,13 @@ class Several(Reporter):
         for reporter in self.reporters:
             reporter.planned(experiment)
 
-    def run_started(self, spec: Spec, estimate: "Estimate") -> None:
-        for reporter in self.reporters:
-            reporter.run_started(spec, estimate)
-
     def progress(self, spec: Spec, step: int, n_steps: int, values: dict[str, float]) -> None:
         for reporter in self.reporters:
             reporter.progress(spec, step, n_steps, values)
 
-    def run_ended(self, record: Record, estimate: "Estimate", from_disk: bool) -> None:
+    def run_ended(self, record: Record, from_disk: bool) -> None:
         for reporter in self.reporters:
-            reporter.run_ended(record, estimate, from_disk)
+            reporter.run_ended(record, from_disk)
 
     def finished(self, table: "Table") -> None:
         for reporter in self.reporters:

@@ -10,6 +10,7 @@ from deltaproof.data.run_folder import write_splits
 from deltaproof.errors import ConfigError, RecordError
 from deltaproof.experiments.baselines import BASELINES
 from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.estimate import Rows
 from deltaproof.experiments.gates import gate_names
 from deltaproof.experiments.jobs import Facts, Question
@@ -34,6 +35,7 @@ class Resolved:
     dataset: Dataset
     task: TextTask
     facts: Facts
+    slots: Slots
 
     @property
     def rows(self) -> Rows:
@@ -41,7 +43,7 @@ class Resolved:
 
     @property
     def margin(self) -> float:
-        """The plan's, or 0.02: two points of a fraction, 0.02 of a correlation; of an error, 5 % of the targets' spread."""
+        """The plan's; else 0.02, which is two points of a fraction, and of an error 5 % of the targets' spread."""
         if self.plan.margin is not None:
             return self.plan.margin
         return 0.05 * self.task.target_std if self.task.metrics[0] in ("rmse", "mae") else DEFAULT_MARGIN
@@ -75,7 +77,7 @@ def resolve(plan: Plan, folder: Path, engine: LocalEngine, reporter: Reporter) -
     )
     _check_folder(store, facts)
     task = TextTask.from_json({**task.to_json(), "max_length": facts.max_length})
-    return Resolved(plan, store, contestants, dataset, task, facts)
+    return Resolved(plan, store, contestants, dataset, task, facts, plan_slots(facts.device, plan.workers))
 
 
 def read_data(plan: Plan) -> Dataset:

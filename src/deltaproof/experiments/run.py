@@ -48,6 +48,12 @@ def load_for(spec: Spec, trust_remote_code: bool = False) -> Backbone:
     )
 
 
+def use_threads(spec: Spec) -> None:
+    """On a CPU the number of threads decides the order of sums, and with it the last bits: it is part of the spec."""
+    if "threads" in spec.training:
+        torch.set_num_threads(spec.training["threads"])
+
+
 def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Record:
     """Train and score one contestant at one setting and seed; store and return the record.
 
@@ -76,6 +82,7 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
 def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predictions | None]:
     spec, device = job.spec, pick_device(job.device)
     precision = spec.training["precision"]
+    use_threads(spec)
     accelerator = accelerator_for(device, precision)
     dataset = read_dataset(store.folder / "data")
     memory = PeakMemory(device)

@@ -36,6 +36,7 @@ def contestant_spec(
             "learning_rate": learning_rate,
             "precision": facts.precision,
             "device": facts.device.split(":")[0],
+            **({"threads": resolved.slots.n_threads} if facts.device == "cpu" else {}),
             "versions": versions(),
         },
         seed=seed,

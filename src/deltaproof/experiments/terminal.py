@@ -9,7 +9,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from deltaproof.experiments import wording
 from deltaproof.experiments.announcement import announcement
-from deltaproof.experiments.estimate import Estimate
 from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.table import Table
 from deltaproof.records.record import Record
@@ -17,7 +16,7 @@ from deltaproof.records.spec import Spec
 
 
 class Terminal(Reporter):
-    """A line per run on stderr; on a terminal bars too, with the time left for the whole and for the run at hand."""
+    """A line per run on stderr; on a terminal bars too, with the time left for the whole and for each run under way."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.console = Console(file=stream or sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -29,21 +28,17 @@ class Terminal(Reporter):
     def planned(self, experiment: dict[str, Any]) -> None:
         self.console.print(announcement(experiment))
         if self.console.is_terminal:
-            self._bars = _Bars(self.console, experiment["estimated_seconds"])
-
-    def run_started(self, spec: Spec, estimate: Estimate) -> None:
-        if self._bars is not None:
-            self._bars.begin(_run_name(spec), _expected(spec, estimate))
+            self._bars = _Bars(self.console, experiment)
 
     def progress(self, spec: Spec, step: int, n_steps: int, values: dict[str, float]) -> None:
         if self._bars is not None:
-            self._bars.step(step, n_steps, values.get("train_loss"))
+            self._bars.step(spec, step, n_steps, values.get("train_loss"))
 
-    def run_ended(self, record: Record, estimate: Estimate, from_disk: bool) -> None:
+    def run_ended(self, record: Record, from_disk: bool) -> None:
         took = "from disk" if from_disk else wording.duration(record.seconds)
         self.console.print(f"{_run_name(record.spec)}: {_result(record)}, {took}")
         if self._bars is not None:
-            self._bars.end(_expected(record.spec, estimate), None if from_disk else record.seconds)
+            self._bars.end(record.spec, None if from_disk else record.seconds)
 
     def finished(self, table: Table) -> None:
         self.close()
@@ -61,9 +56,9 @@ class Terminal(Reporter):
 
 
 class _Bars:
-    """Two bars at the bottom of the terminal. They vanish when the experiment ends."""
+    """Bars at the bottom of the terminal: the whole experiment, and each run under way. They vanish at the end."""
 
-    def __init__(self, console: Console, estimated_seconds: float) -> None:
+    def __init__(self, console: Console, experiment: dict[str, Any]) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
@@ -71,43 +66,45 @@ class _Bars:
             console=console,
             transient=True,
         )
-        self._whole: TaskID = self._progress.add_task("whole experiment", total=max(estimated_seconds, 1.0), left="")
-        self._run: TaskID = self._progress.add_task("", total=1, left="")
-        self._total, self._done, self._pace = estimated_seconds, 0.0, 1.0
-        self._started = time.monotonic()
-        self._expected, self._loss = 0.0, float("nan")
+        self._estimates = {entry["name"]: entry["estimate"] for entry in experiment["contestants"]}
+        self._total = sum(estimate["seconds"] for estimate in self._estimates.values())
+        self._share = experiment["estimated_seconds"] / max(self._total, 1e-9)
+        """Wall time per second of a run, below 1 where runs go side by side."""
+        self._whole = self._progress.add_task("whole experiment", total=max(self._total, 1.0), left="")
+        self._runs: dict[str, tuple[TaskID, float]] = {}
+        self._done, self._pace = 0.0, 1.0
         self._progress.start()
 
-    def begin(self, name: str, expected_seconds: float) -> None:
-        self._started, self._expected = time.monotonic(), expected_seconds
-        self._progress.update(self._run, description=name, completed=0, total=1, left="")
+    def step(self, spec: Spec, step: int, n_steps: int, loss: float | None) -> None:
+        if spec.key not in self._runs:
+            self._runs[spec.key] = self._progress.add_task(_run_name(spec), total=n_steps, left=""), time.monotonic()
+        task, started = self._runs[spec.key]
+        left = wording.duration((time.monotonic() - started) / step * (n_steps - step))
+        shown = f"{left} left" if loss is None else f"{left} left, training loss {loss:.3f}"
+        self._progress.update(task, completed=step, left=shown)
+        self._show_whole()
 
-    def step(self, step: int, n_steps: int, loss: float | None) -> None:
-        self._loss = self._loss if loss is None else loss
-        elapsed = time.monotonic() - self._started
-        left = wording.duration(elapsed / step * (n_steps - step))
-        self._progress.update(
-            self._run, completed=step, total=n_steps, left=f"{left} left, training loss {self._loss:.3f}"
-        )
-        self._show_whole(self._done + min(elapsed, self._expected))
-
-    def end(self, expected_seconds: float, seconds: float | None) -> None:
+    def end(self, spec: Spec, seconds: float | None) -> None:
         """A run has ended after `seconds`; None for one that was read from disk, which says nothing about the pace."""
-        self._done += expected_seconds
-        if seconds is not None and expected_seconds > 0:
-            self._pace = 0.8 * self._pace + 0.2 * seconds / expected_seconds
-        self._show_whole(self._done)
+        if spec.key in self._runs:
+            self._progress.remove_task(self._runs.pop(spec.key)[0])
+        expected = self._expected(spec)
+        self._done += expected
+        if seconds is not None and expected > 0:
+            self._pace = 0.8 * self._pace + 0.2 * seconds / expected
+        self._show_whole()
 
-    def _show_whole(self, done: float) -> None:
-        left = wording.duration(max(0.0, self._total - done) * self._pace)
-        self._progress.update(self._whole, completed=done, left=f"{left} left")
+    def _expected(self, spec: Spec) -> float:
+        """Seconds that the run was estimated to take."""
+        kind = "final_seconds" if spec.stage == "final" else "trial_seconds"
+        return float(self._estimates[spec.contestant][kind])
+
+    def _show_whole(self) -> None:
+        left = wording.duration(max(0.0, self._total - self._done) * self._share * self._pace)
+        self._progress.update(self._whole, completed=self._done, left=f"{left} left")
 
     def stop(self) -> None:
         self._progress.stop()
-
-
-def _expected(spec: Spec, estimate: Estimate) -> float:
-    return estimate.final_seconds if spec.stage == "final" else estimate.trial_seconds
 
 
 def _run_name(spec: Spec) -> str:

@@ -1,18 +1,15 @@
 """Curves of an experiment to a tracker."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deltaproof.experiments.reporter import Reporter
 from deltaproof.records.record import Record
 from deltaproof.records.spec import Spec
 from deltaproof.trackers import Tracker
 
-if TYPE_CHECKING:
-    from deltaproof.experiments.estimate import Estimate
-
 
 class Tracking(Reporter):
-    """One tracked run per run: training loss and learning rate by step, validation scores, and the test scores at the end."""
+    """One tracked run per run: loss and learning rate by step, validation scores, and the test scores at the end."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -23,7 +20,7 @@ class Tracking(Reporter):
     def progress(self, spec: Spec, step: int, n_steps: int, values: dict[str, float]) -> None:
         self.tracker.log(_name(spec), step, values)
 
-    def run_ended(self, record: Record, estimate: "Estimate", from_disk: bool) -> None:
+    def run_ended(self, record: Record, from_disk: bool) -> None:
         if record.test and record.history and not from_disk:
             scores = {f"test_{name}": value for name, value in record.test.items()}
             self.tracker.log(_name(record.spec), record.history[-1]["step"], scores)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
@@ -27,7 +28,7 @@ ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
 }
-"""glibc's allocator gives large blocks back to the system and asks for them anew at every step; with these it keeps them."""
+"""glibc's allocator gives large blocks back to the system and asks for them anew at every step; so it keeps them."""
 
 OnProgress = Callable[[int, int, dict[str, float]], None]
 """Is told the step, the number of steps and named values."""
@@ -37,12 +38,31 @@ def _ignore(step: int, n_steps: int, values: dict[str, float]) -> None:
     """For errands whose progress nobody follows."""
 
 
+class Stopped(Exception):  # noqa: N818 - somebody asked for it
+    """The engine was stopped while the errand was under way."""
+
+
 class LocalEngine:
-    """Runs jobs one after another on this machine."""
+    """Runs jobs on this machine, as many side by side as there are slots; may be called from several threads."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["deltaproof.experiments.engines.preload"])
+        self._slots = threading.Semaphore(1)
+        self._starting = threading.Lock()
+        self._running: set[Any] = set()
+        self._is_stopped = False
+
+    def open_slots(self, n_workers: int) -> None:
+        """Let so many jobs run at once from now on; to be called while none runs."""
+        self._slots = threading.Semaphore(n_workers)
+
+    def stop(self) -> None:
+        """End every job under way; the threads that wait for them get `Stopped`."""
+        with self._starting:
+            self._is_stopped = True
+            for process in self._running:
+                process.kill()
 
     def start(self) -> None:
         """Have the fork server load its libraries while the caller does something else."""
@@ -50,7 +70,7 @@ class LocalEngine:
             forkserver.ensure_running()
 
     def run(self, job: Job, on_progress: OnProgress = _ignore) -> Record:
-        """The job's record. A run that the system kills is tried once more; killed twice, it did not fit into memory."""
+        """The job's record. A run that the system kills is tried once more; killed twice, it did not fit."""
         for _attempt in (1, 2):
             kind, value = self._in_process("run", job, on_progress)
             if kind == "result":
@@ -82,7 +102,8 @@ class LocalEngine:
             raise value
         if kind == "killed":
             raise DeltaproofError(
-                f"`{question.model}` must fit into memory, the system killed the process that loaded it; take a smaller model"
+                f"`{question.model}` must fit into memory, the system killed the process that loaded it; "
+                f"take a smaller model"
             )
         raise DeltaproofError(f"`{question.model}` must load, got an error:\n{value}")
 
@@ -99,11 +120,23 @@ class LocalEngine:
 
     def _in_process(self, errand: str, request: Any, on_progress: OnProgress = _ignore) -> tuple[str, Any]:
         """What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
-        self.start()
+        with self._slots:
+            outcome = self._supervised(errand, request, on_progress)
+        if self._is_stopped:
+            raise Stopped
+        return outcome
+
+    def _supervised(self, errand: str, request: Any, on_progress: OnProgress) -> tuple[str, Any]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=work, args=(errand, request, theirs, surroundings()), daemon=True)
-        with _main_module_hidden():
-            process.start()
+        with self._starting:  # one at a time, as the main module of this process is hidden meanwhile
+            if self._is_stopped:
+                raise Stopped
+            self.start()
+            arguments = (errand, request, theirs, surroundings())
+            process = self._context.Process(target=work, args=arguments, daemon=True)
+            with _main_module_hidden():
+                process.start()
+            self._running.add(process)
         theirs.close()
         try:
             while (message := _next_message(ours, process)) is not None:
@@ -119,6 +152,8 @@ class LocalEngine:
             if process.is_alive():
                 process.kill()
                 process.join()
+            with self._starting:
+                self._running.discard(process)
             ours.close()
 
 
@@ -126,7 +161,7 @@ def _next_message(connection: Connection, process: Any) -> tuple[Any, ...] | Non
     """What the worker sends next; None once it has ended without another word."""
     wait([connection, process.sentinel])
     try:
-        return connection.recv() if connection.poll() else None  # type: ignore[no-any-return]
+        return connection.recv() if connection.poll() else None
     except (EOFError, ConnectionResetError):
         return None
 

@@ -33,7 +33,7 @@ _is_reading = False
 
 
 def stop_if_reading() -> None:
-    """Called where an experiment starts: a script without an `if __name__ == "__main__"` guard comes here in every worker."""
+    """Called where an experiment starts: a script without a guard for `__main__` comes here in every worker."""
     if _is_reading:
         raise DefinitionsRead
 
