@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import write_reviews
 
 from deltaproof.backbones import save_tiny
 from deltaproof.methods import METHODS
+from small import write_reviews
 
-__all__ = ["bert", "_own_ledger", "own_methods", "reviews_csv"]
+__all__ = ["_own_ledger", "bert", "own_methods", "reviews_csv"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,5 +1,5 @@
 """Fixtures that tests of experiments share."""
 
-from experiment_fixtures import bert, _own_ledger, own_methods, reviews_csv
+from experiment_fixtures import _own_ledger, bert, own_methods, reviews_csv
 
-__all__ = ["bert", "_own_ledger", "own_methods", "reviews_csv"]
+__all__ = ["_own_ledger", "bert", "own_methods", "reviews_csv"]

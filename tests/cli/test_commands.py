@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from small import FAST_OPTIONS, write_csv
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
+from small import FAST_OPTIONS, write_csv
 
 
 def call(*arguments):

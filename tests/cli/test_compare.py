@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from small import FAST_OPTIONS, write_csv, write_reviews
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
 from deltaproof.experiments.terminal import Terminal
+from small import FAST_OPTIONS, write_csv, write_reviews
 
 METHOD_KEYS = {"name", "mean", "low", "high", "verdict", "difference", "cost"}
 COST_KEYS = {
@@ -34,7 +34,7 @@ def finished(options, tmp_path_factory):
 
 
 def test_json_is_one_object_on_stdout_with_the_promised_keys(finished):
-    result, folder = finished
+    result, _ = finished
     assert result.exit_code == 0
     answer = json.loads(result.stdout)
     assert (answer["metric"], answer["reference"]) == ("accuracy", "full")

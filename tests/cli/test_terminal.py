@@ -11,6 +11,7 @@ import time
 
 import psutil
 import pytest
+
 from small import FAST_OPTIONS
 
 COMMAND = [sys.executable, "-m", "deltaproof.cli.main"]

@@ -1,11 +1,11 @@
 """Runs that end badly are results; nothing that a run does ends the experiment."""
 
 import pytest
-from small import FAST
 
 import deltaproof
 from deltaproof.errors import BackboneError, ConfigError, DeltaproofError
 from deltaproof.records.store import Store
+from small import FAST
 
 QUICK = {**FAST, "trials": 1, "seeds": 1, "baselines": False}
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from crashes import kill, launch, n_files, wait_until, workers
-from small import FAST, essence
 
 import deltaproof
+from crashes import kill, launch, n_files, wait_until, workers
 from deltaproof.experiments.table import table_from
 from deltaproof.records.store import Store
+from small import FAST, essence
 
 
 @pytest.fixture(scope="module")

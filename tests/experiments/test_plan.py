@@ -93,7 +93,7 @@ def test_what_is_missing_is_named_with_an_example():
 
 def test_a_missing_plan_file_names_its_neighbour(tmp_path):
     (tmp_path / "study.toml").write_text("")
-    with pytest.raises(ConfigError, match="must exist, found nothing; did you mean `study.toml`"):
+    with pytest.raises(ConfigError, match=r"must exist, found nothing; did you mean `study.toml`"):
         read_plan(tmp_path / "studdy.toml")
     (tmp_path / "study.toml").write_text("model = ")
     with pytest.raises(ConfigError, match="must be TOML, got"):
@@ -109,7 +109,7 @@ def test_a_budget_reads_as_people_write_it():
     assert parse_budget("6 trials") == Budget(trials=6)
     assert parse_budget("30 min, 20000 examples") == Budget(minutes=30, examples=20000)
     assert parse_budget("1 trial,2 hours") == Budget(trials=1, minutes=120)
-    with pytest.raises(ConfigError, match="trials.*got 2.5"):
+    with pytest.raises(ConfigError, match=r"trials.*got 2\.5"):
         parse_budget("2.5 trials")
 
 

@@ -8,12 +8,13 @@ import textwrap
 import numpy as np
 import pandas
 import pytest
-from small import FAST, reviews
 
 import deltaproof
 from deltaproof.errors import ConfigError, DataError
 from deltaproof.experiments.given_rows import keep_rows
+from deltaproof.experiments.plan import plan_from
 from deltaproof.experiments.table import Table
+from small import FAST, reviews
 
 QUICK = {**FAST, "methods": "head", "trials": 1, "seeds": 1, "baselines": False}
 
@@ -113,7 +114,7 @@ def test_a_data_frame_gives_what_its_file_gives(bert, frame, tmp_path):
 def test_other_rows_for_the_same_folder_are_refused(frame, tmp_path):
     keep_rows(frame, tmp_path)
     keep_rows(frame.copy(), tmp_path)
-    with pytest.raises(DataError, match="must hold the rows of this experiment.*another folder with `out`"):
+    with pytest.raises(DataError, match=r"must hold the rows of this experiment.*another folder with `out`"):
         keep_rows(frame.iloc[:-1], tmp_path)
 
 
@@ -151,8 +152,9 @@ def test_a_toml_plan_may_be_given_by_its_path_with_fields_on_top(bert, reviews_c
     table = deltaproof.compare(plan, seeds=1, epochs=1, baselines=False)
     assert table.folder == "runs/study"
     assert table.row("head").status == "done"
+    whole = plan_from({"model": "m", "data": "d", "methods": "head"})
     with pytest.raises(ConfigError, match="a `Plan` comes alone, got seeds too"):
-        deltaproof.compare(deltaproof.experiments.plan.plan_from({"model": "m", "data": "d", "methods": "head"}), seeds=1)
+        deltaproof.compare(whole, seeds=1)
 
 
 def test_the_table_prints_converts_and_draws(bert, reviews_csv, tmp_path):

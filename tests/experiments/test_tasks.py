@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from small import FAST, reviews, write_csv
 
 import deltaproof
 from deltaproof.experiments.answer import answer, find_tuned
 from deltaproof.records.store import Store
+from small import FAST, reviews, write_csv
 
 QUICK = {**FAST, "methods": "lora(rank=2),head", "trials": 1, "seeds": 1}
 

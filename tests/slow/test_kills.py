@@ -4,11 +4,11 @@ import random
 import time
 
 import pytest
+
+import deltaproof
 from crashes import kill, launch, workers
 from experiment_fixtures import bert, reviews_csv  # noqa: F401
 from small import FAST, essence
-
-import deltaproof
 
 N_MOMENTS = 50
 

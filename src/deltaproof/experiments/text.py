@@ -12,6 +12,7 @@ from deltaproof.experiments import wording
 if TYPE_CHECKING:
     from deltaproof.experiments.table import Row, Table
 
+WIDEST = 200
 ENDED = {"diverged": "diverged", "out_of_memory": "did not fit", "failed": "failed", "missing": "not run yet"}
 
 
@@ -21,7 +22,7 @@ def table_text(table: "Table", width: int = 110) -> str:
     console = Console(file=out, width=width, highlight=False, color_system=None)
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     name, unit = table.metric.name.replace("_", " "), table.metric.unit
-    grid.add_column("method", overflow="fold", min_width=8)
+    grid.add_column("method", overflow="fold", min_width=8, max_width=40)
     grid.add_column(f"{name}, %" if unit == "fraction" else name, justify="right", no_wrap=True)
     grid.add_column(f"vs {table.reference}", justify="right", no_wrap=True)
     grid.add_column("verdict", no_wrap=True)
@@ -33,7 +34,7 @@ def table_text(table: "Table", width: int = 110) -> str:
         grid.add_section()
         for row in table.baselines:
             grid.add_row(*_cells(table, row))
-    console.print(grid, markup=False)
+    console.print(grid, markup=False, width=max(width, WIDEST), crop=False)  # a line too wide is better than one cut
     margin = wording.amount(table.margin, table.metric.unit)
     console.print(f"In brackets 95 % intervals over seeds and test examples. Equivalent means within {margin}.\n", markup=False)
     for line in (table.recommendation.sentence, f"Basis: {table.recommendation.basis}.", *_warnings(table)):

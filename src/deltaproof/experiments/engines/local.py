@@ -46,6 +46,7 @@ class LocalEngine:
     """Runs jobs on this machine, as many side by side as there are slots; may be called from several threads."""
 
     def __init__(self) -> None:
+        self._surroundings = surroundings()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["deltaproof.experiments.engines.preload"])
         self._slots = threading.Semaphore(1)
@@ -132,7 +133,7 @@ class LocalEngine:
             if self._is_stopped:
                 raise Stopped
             self.start()
-            arguments = (errand, request, theirs, surroundings())
+            arguments = (errand, request, theirs, self._surroundings)
             process = self._context.Process(target=work, args=arguments, daemon=True)
             with _main_module_hidden():
                 process.start()
