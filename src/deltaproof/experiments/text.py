@@ -10,7 +10,8 @@ from rich.table import Table as RichTable
 from deltaproof.experiments import wording
 
 if TYPE_CHECKING:
-    from deltaproof.experiments.table import Row, Table
+    from deltaproof.experiments.row import Row
+from deltaproof.experiments.table import Table
 
 WIDEST = 200
 ENDED = {"diverged": "diverged", "out_of_memory": "did not fit", "failed": "failed", "missing": "not run yet"}
@@ -34,9 +35,12 @@ def table_text(table: "Table", width: int = 110) -> str:
         grid.add_section()
         for row in table.baselines:
             grid.add_row(*_cells(table, row))
-    console.print(grid, markup=False, width=max(width, WIDEST), crop=False)  # a line too wide is better than one cut
+    wide = Console(file=out, width=max(width, WIDEST), highlight=False, color_system=None)
+    wide.print(grid, markup=False)  # a line too wide is better than one cut
     margin = wording.amount(table.margin, table.metric.unit)
-    console.print(f"In brackets 95 % intervals over seeds and test examples. Equivalent means within {margin}.\n", markup=False)
+    console.print(
+        f"In brackets 95 % intervals over seeds and test examples. Equivalent means within {margin}.\n", markup=False
+    )
     for line in (table.recommendation.sentence, f"Basis: {table.recommendation.basis}.", *_warnings(table)):
         console.print(line, markup=False, soft_wrap=False)
     for gate in table.gates:
@@ -53,8 +57,12 @@ def _cells(table: "Table", row: "Row") -> list[str]:
     verdict = "reference" if row.name == table.reference else (comparison.verdict if comparison else "")
     return [
         row.name,
-        f"{wording.score(score.mean, unit)} ({wording.score(score.low, unit)}–{wording.score(score.high, unit)})" if score else "–",
-        f"{wording.signed(comparison.difference, unit)} ({_span(comparison.low, comparison.high, unit)})" if comparison else "",
+        f"{wording.score(score.mean, unit)} ({wording.score(score.low, unit)}–{wording.score(score.high, unit)})"
+        if score
+        else "–",
+        f"{wording.signed(comparison.difference, unit)} ({_span(comparison.low, comparison.high, unit)})"
+        if comparison
+        else "",
         ENDED.get(row.status, verdict),
         wording.share(row.cost["trainable_fraction"] or 0.0) if is_model else "",
         wording.size(memory) if is_model else "",
@@ -80,5 +88,7 @@ def _warnings(table: "Table") -> list[str]:
         elif comparison and comparison.note:
             lines.append(f"{row.name}: {comparison.verdict}, {comparison.note}.")
         if row.at_edge:
-            lines.append(f"{row.name}: its learning rate {row.learning_rate:g} is at the edge of those tried; more trials may find a better one.")
+            lines.append(
+                f"{row.name}: its learning rate {row.learning_rate:g} is at the edge of those tried; more trials may find a better one."
+            )
     return lines
