@@ -21,23 +21,52 @@ MADE = "<!-- made by docs/generate.py from the code; change it there -->\n\n"
 
 def methods_page() -> str:
     """Every method of ours: a table, then one section each."""
-    lines = ["# Methods", "", "Every method trains the task's head too. `peft` stands for every method of the installed peft.", ""]
+    lines = [
+        "# Methods",
+        "",
+        "Every method trains the task's head too. `peft` stands for every method of the installed peft.",
+        "",
+    ]
     rows = [["method", "trains", "tuning starts at", "when"]]
     sections = []
     for name in sorted(METHODS):
         facts = describe(name)
-        rows.append([f"[`{name}`](#{name})", facts["trains"], facts["learning_rate"].removeprefix("tuning starts at "), facts["advice"]])
-        sections += [f"## {name}", "", facts["idea"], "", f"    {facts['equation']}", "", f"Source: {facts['paper']}.", ""]
+        rows.append(
+            [
+                f"[`{name}`](#{name})",
+                facts["trains"],
+                facts["learning_rate"].removeprefix("tuning starts at "),
+                facts["advice"],
+            ]
+        )
+        sections += [
+            f"## {name}",
+            "",
+            facts["idea"],
+            "",
+            f"    {facts['equation']}",
+            "",
+            f"Source: {facts['paper']}.",
+            "",
+        ]
         if facts["fields"]:
             fields = [["field", "type", "default", "meaning"]]
-            fields += [[f"`{field['name']}`", f"`{field['type']}`", f"`{field['default']}`", field["meaning"]] for field in facts["fields"]]
+            fields += [
+                [f"`{field['name']}`", f"`{field['type']}`", f"`{field['default']}`", field["meaning"]]
+                for field in facts["fields"]
+            ]
             sections += [table(fields), ""]
     return "\n".join([*lines, table(rows), "", *sections])
 
 
 def plan_page() -> str:
     """The fields of a plan and of its tables."""
-    lines = ["# Plan", "", "The fields of a TOML plan, of `deltaproof.compare(...)`, and, with dashes, of the command line.", ""]
+    lines = [
+        "# Plan",
+        "",
+        "The fields of a TOML plan, of `deltaproof.compare(...)`, and, with dashes, of the command line.",
+        "",
+    ]
     for title, kind in (("Top level", Plan), ("[training]", Training), ("[budget]", Budget)):
         lines += [f"## {title}", "", table([["field", "default", "meaning"], *fields_of(kind)]), ""]
     return "\n".join(lines)
@@ -55,8 +84,12 @@ def metrics_page() -> str:
     """Metrics by name, and the defaults by kind of task."""
     rows = [["metric", "for", "better", "what it is"]]
     for name, metric in METRICS.items():
-        rows.append([f"`{name}`", ", ".join(metric.kinds), "higher" if metric.higher_is_better else "lower", metric.summary])
-    defaults = [f"- {kind}: {', '.join(default_metrics(kind))}" for kind in ("classification", "regression", "multilabel")]
+        rows.append(
+            [f"`{name}`", ", ".join(metric.kinds), "higher" if metric.higher_is_better else "lower", metric.summary]
+        )
+    defaults = [
+        f"- {kind}: {', '.join(default_metrics(kind))}" for kind in ("classification", "regression", "multilabel")
+    ]
     return "\n".join(["# Metrics", "", table(rows), "", "Reported by default, the first deciding:", "", *defaults, ""])
 
 
@@ -69,7 +102,11 @@ def commands_page() -> str:
         lines += [f"## deltaproof {name}", "", *("\n\n".join(part.strip() for part in text).splitlines()), ""]
         rows = [["", "meaning"]]
         for parameter in command.params:
-            names = ", ".join(f"`{option}`" for option in parameter.opts) if parameter.param_type_name == "option" else f"`{parameter.name.upper()}`"
+            names = (
+                ", ".join(f"`{option}`" for option in parameter.opts)
+                if parameter.param_type_name == "option"
+                else f"`{parameter.name.upper()}`"
+            )
             rows.append([names, getattr(parameter, "help", "") or ""])
         lines += [table(rows), ""]
     return "\n".join(lines)
@@ -92,7 +129,12 @@ def table(rows: list[list[str]]) -> str:
 
 
 def main() -> None:
-    pages = {"methods.md": methods_page(), "plan.md": plan_page(), "metrics.md": metrics_page(), "commands.md": commands_page()}
+    pages = {
+        "methods.md": methods_page(),
+        "plan.md": plan_page(),
+        "metrics.md": metrics_page(),
+        "commands.md": commands_page(),
+    }
     stale = []
     for name, text in pages.items():
         path, content = REFERENCE / name, MADE + text.rstrip() + "\n"

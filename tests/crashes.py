@@ -53,11 +53,7 @@ def kill(process: subprocess.Popen) -> None:
 def workers(process: subprocess.Popen) -> list[psutil.Process]:
     """The processes that runs are in: children of the fork server."""
     try:
-        return [
-            worker
-            for server in psutil.Process(process.pid).children()
-            for worker in server.children()
-        ]
+        return [worker for server in psutil.Process(process.pid).children() for worker in server.children()]
     except psutil.NoSuchProcess:
         return []
 

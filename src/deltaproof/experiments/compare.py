@@ -59,9 +59,7 @@ def compare(
         reporter.close()
 
 
-def settle(
-    plan: Plan | str | os.PathLike[str] | None, out: Path | None, fields: dict[str, Any]
-) -> tuple[Plan, Path]:
+def settle(plan: Plan | str | os.PathLike[str] | None, out: Path | None, fields: dict[str, Any]) -> tuple[Plan, Path]:
     """The plan and its run folder, from what `compare` was given; rows in memory become files there."""
     if isinstance(plan, Plan):
         if fields:

@@ -4,12 +4,9 @@ import ast
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from deltaproof.errors import ConfigError, nearest
-
-if TYPE_CHECKING:
-    from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 
 COMPARISONS = {ast.GtE: ">=", ast.LtE: "<=", ast.Gt: ">", ast.Lt: "<"}
 OPERATIONS: dict[type, Callable[[float, float], float]] = {
@@ -72,7 +69,7 @@ def _contestant(node: ast.expr) -> str:
     return ast.unparse(node).replace(" ", "")
 
 
-def check_gates(texts: Sequence[str], rows: Sequence["Row"], baselines: Sequence["Row"]) -> list[Gate]:
+def check_gates(texts: Sequence[str], rows: Sequence[Row], baselines: Sequence[Row]) -> list[Gate]:
     """Every gate with its two sides. What cannot be checked, because a run is missing, does not hold."""
     values: dict[tuple[str, str], float] = {}
     for row in (*rows, *baselines):

@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from deltaproof.experiments import wording
+from deltaproof.experiments.row import Row
 from deltaproof.metrics import Metric
-
-if TYPE_CHECKING:
-    from deltaproof.experiments.table import Row
 
 
 @dataclass(frozen=True)
@@ -22,36 +19,38 @@ class Recommendation:
 
 
 def recommend(
-    rows: Sequence["Row"], baselines: Sequence["Row"], reference: str, metric: Metric, margin: float
+    rows: Sequence[Row], baselines: Sequence[Row], reference: str, metric: Metric, margin: float
 ) -> Recommendation:
     """Take the cheapest contestant that is shown to be as good as the reference, or the best one shown to be better.
 
-    Cheapest means: least memory in training, then fewest bytes to store. Where nothing is shown, the reference stays, and
-    the sentence says what margin could have been shown.
+    Cheapest means: least memory in training, then fewest bytes to store. Where nothing is shown, the reference stays,
+    and the sentence says what margin could have been shown.
     """
     done = {row.name: row for row in rows if row.status == "done"}
     if reference not in done:
         return _without_reference(list(done.values()), rows, reference, metric)
-    better = [row for row in done.values() if row.verdict == "better"]
-    equivalent = [row for row in done.values() if row.verdict == "equivalent"]
-    if better:
-        chosen = max(better, key=lambda row: row.comparison.difference if row.comparison else 0.0)
-    elif equivalent:
-        chosen = min(equivalent, key=lambda row: _expense(row))
-        if _expense(chosen) > _expense(done[reference]):
-            chosen = done[reference]
+    chosen = _choice(done, reference)
+    if chosen.name == reference:
+        sentence = _reference_sentence(done, reference, metric, margin)
     else:
-        chosen = done[reference]
-    sentence = _sentence(chosen, done[reference], metric, margin) if chosen.name != reference else _reference_sentence(done, reference, metric, margin)
+        sentence = _sentence(chosen, done[reference], metric, margin)
     return Recommendation(chosen.name, sentence + _baseline_clause(baselines, metric), _basis(chosen, done, reference))
 
 
-def _expense(row: "Row") -> tuple[float, float]:
+def _choice(done: dict[str, Row], reference: str) -> Row:
+    better = [row for row in done.values() if row.verdict == "better"]
+    if better:
+        return max(better, key=lambda row: row.comparison.difference if row.comparison else 0.0)
+    as_good = [row for row in done.values() if row.verdict == "equivalent" or row.name == reference]
+    return min(as_good, key=_expense)
+
+
+def _expense(row: Row) -> tuple[float, float]:
     memory = row.cost.get("peak_device_memory_bytes") or row.cost.get("peak_memory_bytes") or 0.0
     return memory, row.cost.get("stored_bytes") or 0.0
 
 
-def _sentence(row: "Row", reference: "Row", metric: Metric, margin: float) -> str:
+def _sentence(row: Row, reference: Row, metric: Metric, margin: float) -> str:
     comparison = row.comparison
     assert comparison is not None, "a contestant that is not the reference was compared with it"
     low, high = wording.signed(comparison.low, metric.unit), wording.signed(comparison.high, metric.unit)
@@ -59,7 +58,8 @@ def _sentence(row: "Row", reference: "Row", metric: Metric, margin: float) -> st
     if comparison.verdict == "better":
         claim = f"better than {reference.name} in {_spoken(metric)} ({difference})"
     else:
-        claim = f"equivalent to {reference.name} within {wording.amount(margin, metric.unit)} of {_spoken(metric)} ({difference})"
+        within = f"{wording.amount(margin, metric.unit)} of {_spoken(metric)}"
+        claim = f"equivalent to {reference.name} within {within} ({difference})"
     return f"{row.name}: {claim}; {_cost_clause(row, reference)}."
 
 
@@ -67,16 +67,24 @@ def _spoken(metric: Metric) -> str:
     return metric.name.replace("_", " ")
 
 
-def _cost_clause(row: "Row", reference: "Row") -> str:
-    parts = [f"trains {wording.share(row.cost.get('trainable_fraction') or 0.0)} of the weights"]
-    for (mine, theirs), what in (((_expense(row)[0], _expense(reference)[0]), "memory"), ((row.cost.get("train_seconds"), reference.cost.get("train_seconds")), "training time")):
-        if mine and theirs and abs(mine / theirs - 1) >= 0.02:
-            parts.append(f"{abs(mine / theirs - 1):.0%} {'less' if mine < theirs else 'more'} {what}".replace("%", " %"))
-    parts.append(f"{wording.size(row.cost.get('stored_bytes'))} to store instead of {wording.size(reference.cost.get('stored_bytes'))}")
-    return ", ".join(parts)
+def _cost_clause(row: Row, reference: Row) -> str:
+    parts = [
+        f"trains {wording.share(row.cost.get('trainable_fraction') or 0.0)} of the weights",
+        _less(_expense(row)[0], _expense(reference)[0], "memory"),
+        _less(row.cost.get("train_seconds"), reference.cost.get("train_seconds"), "training time"),
+    ]
+    mine, theirs = (wording.size(each.cost.get("stored_bytes")) for each in (row, reference))
+    return ", ".join([*filter(None, parts), f"{mine} to store instead of {theirs}"])
 
 
-def _reference_sentence(done: dict[str, "Row"], reference: str, metric: Metric, margin: float) -> str:
+def _less(mine: float | None, theirs: float | None, what: str) -> str:
+    """Such as `38 % less memory`; empty where there is no difference to speak of."""
+    if not mine or not theirs or abs(mine / theirs - 1) < 0.02:
+        return ""
+    return f"{100 * abs(mine / theirs - 1):.0f} % {'less' if mine < theirs else 'more'} {what}"
+
+
+def _reference_sentence(done: dict[str, Row], reference: str, metric: Metric, margin: float) -> str:
     others = [row for row in done.values() if row.comparison is not None]
     if not others:
         return f"{reference}: the only contestant that came through, so nothing was compared."
@@ -98,7 +106,7 @@ def _reference_sentence(done: dict[str, "Row"], reference: str, metric: Metric, 
     )
 
 
-def _basis(chosen: "Row", done: dict[str, "Row"], reference: str) -> str:
+def _basis(chosen: Row, done: dict[str, Row], reference: str) -> str:
     n = len(done) - 1
     if chosen.name == reference:
         return "no comparison" if n == 0 else f"{_comparisons(n)} with {reference}, error rate held over all (Holm)"
@@ -114,24 +122,36 @@ def _comparisons(n: int) -> str:
     return f"{n} comparison{'s' if n != 1 else ''}"
 
 
-def _without_reference(done: list["Row"], rows: Sequence["Row"], reference: str, metric: Metric) -> Recommendation:
+def _without_reference(done: list[Row], rows: Sequence[Row], reference: str, metric: Metric) -> Recommendation:
     status = next((row.status for row in rows if row.name == reference), "missing")
-    ended = {"out_of_memory": "did not fit into memory", "diverged": "diverged", "missing": "has not run to the end yet"}.get(status, "failed")
+    ended = {
+        "out_of_memory": "did not fit into memory",
+        "diverged": "diverged",
+        "missing": "has not run to the end yet",
+    }.get(status, "failed")
     if not done:
-        return Recommendation(None, f"Nothing to recommend: the reference {reference} {ended}, and no other contestant came through.", "no results")
+        return Recommendation(
+            None,
+            f"Nothing to recommend: the reference {reference} {ended}, and no other contestant came through.",
+            "no results",
+        )
     sign = 1 if metric.higher_is_better else -1
     best = max(done, key=lambda row: sign * row.scores[metric.name].mean)
     return Recommendation(
         best.name,
-        f"{best.name} has the best mean {_spoken(metric)} ({wording.score(best.scores[metric.name].mean, metric.unit)}) of those that came "
-        f"through; the reference {reference} {ended}, so nothing was compared with it.",
+        f"{best.name} has the best mean {_spoken(metric)} ({_mean(best, metric)}) of those that came through; "
+        f"the reference {reference} {ended}, so nothing was compared with it.",
         "exploratory: the best of several on the test split; name a `fallback_reference` for a verdict",
     )
 
 
-def _baseline_clause(baselines: Sequence["Row"], metric: Metric) -> str:
+def _baseline_clause(baselines: Sequence[Row], metric: Metric) -> str:
     """A warning where a model that needs no fine-tuning is not shown to be worse."""
     strong = [row for row in baselines if row.comparison is not None and row.comparison.verdict != "worse"]
     if not strong:
         return ""
-    return f" Need you fine-tune at all? {strong[0].name} ({wording.score(strong[0].scores[metric.name].mean, metric.unit)}) is not shown to be worse."
+    return f" Need you fine-tune at all? {strong[0].name} ({_mean(strong[0], metric)}) is not shown to be worse."
+
+
+def _mean(row: Row, metric: Metric) -> str:
+    return wording.score(row.scores[metric.name].mean, metric.unit)

@@ -16,7 +16,7 @@ from deltaproof.experiments.gates import gate_names
 from deltaproof.experiments.jobs import Facts, Question
 from deltaproof.experiments.plan import Plan
 from deltaproof.experiments.reporter import Reporter
-from deltaproof.experiments.table import COST_FIELDS
+from deltaproof.experiments.row import COST_FIELDS
 from deltaproof.methods.base import Method
 from deltaproof.metrics import METRICS, default_metrics
 from deltaproof.records.store import Store

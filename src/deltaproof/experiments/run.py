@@ -93,9 +93,17 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     seed_everything(spec.seed, "run")
     tuned = attach(backbone, method, spec.seed)
     outcome = train(
-        tuned, task, train_rows, validation_rows, settings, spec.training["learning_rate"], spec.seed, accelerator,
-        Checkpoint(store.folder / "checkpoints" / spec.key), progress,
-    )  # fmt: skip
+        tuned,
+        task,
+        train_rows,
+        validation_rows,
+        settings,
+        spec.training["learning_rate"],
+        spec.seed,
+        accelerator,
+        Checkpoint(store.folder / "checkpoints" / spec.key),
+        progress,
+    )
     notes = [*backbone.notes, *method.notes(backbone), *outcome.notes]
     peak, device_peak = memory.host_bytes(), memory.device_bytes()
     if outcome.diverged:

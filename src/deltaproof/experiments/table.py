@@ -1,50 +1,20 @@
-"""The answer: what every contestant reached, what it cost, and what can be said of it. Made from records, without torch."""
+"""The answer: what every contestant reached and cost, and what can be said of it. Made from records, without torch."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from deltaproof.errors import RecordError
-from deltaproof.experiments import wording
 from deltaproof.experiments.gates import Gate, check_gates
 from deltaproof.experiments.recommendation import Recommendation, recommend
+from deltaproof.experiments.row import COST_FIELDS, Row
 from deltaproof.metrics import METRICS, Metric, per_unit
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 from deltaproof.stats import Comparison, Interval, compare, mean_interval
-
-COST_FIELDS = (
-    "n_trainable", "n_total", "reachable_dimension", "train_seconds", "examples_per_second", "train_flops", "stored_bytes",
-    "peak_memory_bytes", "peak_device_memory_bytes", "latency_seconds", "merged_latency_seconds",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contestant or baseline."""
-
-    name: str
-    status: str
-    """`done`; or how it ended: `diverged`, `out_of_memory`, `failed`; or `missing` while its runs are not all there."""
-    scores: dict[str, Interval] = field(default_factory=dict)
-    """Metric to mean over seeds and units, with its 95 % interval."""
-    comparison: Comparison | None = None
-    """Against the reference, on the deciding metric."""
-    cost: dict[str, float | None] = field(default_factory=dict)
-    """Mean over the final runs."""
-    learning_rate: float | None = None
-    at_edge: bool = False
-    """Whether the chosen learning rate is the lowest or highest of those tried, so that a better one may lie beyond."""
-    keys: tuple[str, ...] = ()
-    """Records of the final runs, in the order of their seeds."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def verdict(self) -> str | None:
-        return self.comparison.verdict if self.comparison else None
 
 
 @dataclass(frozen=True)
@@ -84,8 +54,8 @@ class Table:
             "recommendation": self.recommendation.sentence,
             "recommended": self.recommendation.name,
             "recommendation_basis": self.recommendation.basis,
-            "methods": [_row_json(row, self.metric) for row in self.rows],
-            "baselines": [_row_json(row, self.metric) for row in self.baselines],
+            "methods": [row.to_json(self.metric) for row in self.rows],
+            "baselines": [row.to_json(self.metric) for row in self.baselines],
             "gates": [asdict(gate) for gate in self.gates],
             "data": self.experiment["data"],
             "model": self.experiment["model"],
@@ -98,7 +68,7 @@ class Table:
 
         rows = []
         for row in (*self.rows, *self.baselines):
-            flat = _row_json(row, self.metric)
+            flat = row.to_json(self.metric)
             cost = flat.pop("cost")
             rows.append({**flat.pop("scores"), **flat, **cost})
         return pandas.DataFrame(rows).set_index("name")
@@ -120,33 +90,6 @@ class Table:
 
     def __repr__(self) -> str:
         return self.to_text()
-
-
-def _row_json(row: Row, metric: Metric) -> dict[str, Any]:
-    main = row.scores.get(metric.name)
-    comparison = row.comparison
-    return {
-        "name": row.name,
-        "status": row.status,
-        "mean": main.mean if main else None,
-        "low": main.low if main else None,
-        "high": main.high if main else None,
-        "verdict": row.verdict,
-        "note": comparison.note if comparison else "",
-        "difference": comparison.difference if comparison else None,
-        "difference_low": comparison.low if comparison else None,
-        "difference_high": comparison.high if comparison else None,
-        "p_difference": comparison.p_difference_holm if comparison else None,
-        "p_equivalence": comparison.p_equivalence_holm if comparison else None,
-        "detectable_difference": comparison.detectable_difference if comparison else None,
-        "shown_margin": comparison.shown_margin if comparison else None,
-        "n_seeds": len(row.keys),
-        "learning_rate": row.learning_rate,
-        "learning_rate_at_edge": row.at_edge,
-        "scores": {name: interval.mean for name, interval in row.scores.items()},
-        "cost": row.cost,
-        "notes": list(row.notes),
-    }
 
 
 def table_from(store: Store, experiment: dict[str, Any] | None = None) -> Table:
@@ -173,18 +116,32 @@ def table_from(store: Store, experiment: dict[str, Any] | None = None) -> Table:
     margin, alpha = experiment["margin"], experiment["alpha"]
     names = [row.name for row in rows if row.name in units]
     compared = _compare({name: units[name] for name in names}, reference, margin, alpha, main)
-    against_baselines = {
-        row.name: _compare({reference: units[reference], row.name: np.repeat(units[row.name], len(units[reference]), 0)},
-                           reference, margin, alpha, main)[row.name]
-        for row in baselines if reference in units
-    }  # fmt: skip
-    rows = [Row(**{**vars(row), "comparison": compared.get(row.name)}) for row in rows]
-    baselines = [Row(**{**vars(row), "comparison": against_baselines.get(row.name)}) for row in baselines]
+    rows = [replace(row, comparison=compared.get(row.name)) for row in rows]
+    if reference in units:
+        baselines = [
+            replace(row, comparison=_compare_baseline(row.name, units, reference, margin, alpha, main))
+            for row in baselines
+        ]
     return Table(
-        main, reference, margin, alpha, tuple(rows), tuple(baselines),
-        recommend(rows, baselines, reference, main, margin), tuple(check_gates(experiment["plan"]["require"], rows, baselines)),
-        experiment, str(store.folder),
-    )  # fmt: skip
+        main,
+        reference,
+        margin,
+        alpha,
+        tuple(rows),
+        tuple(baselines),
+        recommend(rows, baselines, reference, main, margin),
+        tuple(check_gates(experiment["plan"]["require"], rows, baselines)),
+        experiment,
+        str(store.folder),
+    )
+
+
+def _compare_baseline(
+    name: str, units: dict[str, np.ndarray], reference: str, margin: float, alpha: float, metric: Metric
+) -> Comparison:
+    """A baseline has no seeds: its scores stand beside each seed of the reference."""
+    beside = np.repeat(units[name], len(units[reference]), axis=0)
+    return _compare({reference: units[reference], name: beside}, reference, margin, alpha, metric)[name]
 
 
 def _compare(
@@ -214,7 +171,9 @@ def _row(store: Store, contestant: dict[str, Any], metrics: list[Metric]) -> tup
         "at_edge": contestant.get("at_edge", False),
         "keys": keys,
         "cost": _mean_cost(found),
-        "notes": tuple(dict.fromkeys([*contestant.get("notes", []), *(note for record in found for note in record.notes)])),
+        "notes": tuple(
+            dict.fromkeys([*contestant.get("notes", []), *(note for record in found for note in record.notes)])
+        ),
     }
     status = contestant.get("status") or _status(records)
     if status != "done":
@@ -222,13 +181,19 @@ def _row(store: Store, contestant: dict[str, Any], metrics: list[Metric]) -> tup
     answers = [store.predictions(key) for key in keys]
     for other in answers[1:]:
         if other.ids != answers[0].ids:
-            raise RecordError(f"the runs of `{name}` must answer the same examples, theirs differ; run the experiment anew")
+            raise RecordError(
+                f"the runs of `{name}` must answer the same examples, theirs differ; run the experiment anew"
+            )
     by_metric = {metric.name: np.stack([per_unit(metric, answer) for answer in answers]) for metric in metrics}
     scores = {}
     for metric in metrics:
         interval = mean_interval(by_metric[metric.name])
-        mean = fmean(record.test[metric.name] for record in found)  # the score itself: pseudo-values differ by their bias
-        scores[metric.name] = Interval(mean, interval.low + mean - interval.mean, interval.high + mean - interval.mean, interval.standard_error)
+        mean = fmean(
+            record.test[metric.name] for record in found
+        )  # the score itself: pseudo-values differ by their bias
+        scores[metric.name] = Interval(
+            mean, interval.low + mean - interval.mean, interval.high + mean - interval.mean, interval.standard_error
+        )
     return Row(name, status, scores, **facts), by_metric[metrics[0].name]
 
 
@@ -253,6 +218,3 @@ def _mean_cost(records: list[Record]) -> dict[str, float | None]:
 def dumps(table: Table) -> str:
     """The table as one JSON object."""
     return json.dumps(table.to_json(), indent=1, ensure_ascii=False, default=float)
-
-
-__all__ = ["Row", "Table", "dumps", "table_from", "wording"]

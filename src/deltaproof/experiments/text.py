@@ -81,14 +81,17 @@ def _warnings(table: "Table") -> list[str]:
     for row in table.rows:
         comparison = row.comparison
         if comparison and comparison.verdict == "cannot tell":
+            found = wording.amount(comparison.detectable_difference, unit)
+            shown = wording.amount(comparison.shown_margin, unit)
             lines.append(
-                f"{row.name}: a difference of {wording.amount(comparison.detectable_difference, unit)} would have been found (power 80 %); "
-                f"equivalence would have been shown within {wording.amount(comparison.shown_margin, unit)}."
+                f"{row.name}: a difference of {found} would have been found (power 80 %); "
+                f"equivalence would have been shown within {shown}."
             )
         elif comparison and comparison.note:
             lines.append(f"{row.name}: {comparison.verdict}, {comparison.note}.")
         if row.at_edge:
+            rate = f"{row.learning_rate:g}"
             lines.append(
-                f"{row.name}: its learning rate {row.learning_rate:g} is at the edge of those tried; more trials may find a better one."
+                f"{row.name}: its learning rate {rate} is at the edge of those tried; more trials may find better."
             )
     return lines

@@ -77,7 +77,11 @@ def share(fraction: float) -> str:
     percent = 100 * fraction
     if percent == 0 or percent >= 9.95:
         return f"{percent:.0f} %"
-    return f"{percent:.{max(0, 1 - math.floor(math.log10(percent)))}f} %".replace(".0 %", " %") if percent >= 1 else f"{percent:.1g} %"
+    return (
+        f"{percent:.{max(0, 1 - math.floor(math.log10(percent)))}f} %".replace(".0 %", " %")
+        if percent >= 1
+        else f"{percent:.1g} %"
+    )
 
 
 def count(number: float) -> str:

@@ -22,10 +22,15 @@ def describe(name: str) -> dict[str, Any]:
         for key, field in kind.model_fields.items()
     ]
     return {
-        "name": name, "idea": kind.idea, "equation": kind.equation, "trains": kind.trains, "paper": kind.paper,
+        "name": name,
+        "idea": kind.idea,
+        "equation": kind.equation,
+        "trains": kind.trains,
+        "paper": kind.paper,
         "advice": kind.advice,
-        "learning_rate": f"tuning starts at {kind.learning_rate:g}", "fields": fields,
-    }  # fmt: skip
+        "learning_rate": f"tuning starts at {kind.learning_rate:g}",
+        "fields": fields,
+    }
 
 
 def _describe_peft(name: str) -> dict[str, Any]:
@@ -41,10 +46,15 @@ def _describe_peft(name: str) -> dict[str, Any]:
         for field in dataclasses.fields(kind)
     ]
     return {
-        "name": name, "idea": f"{name} of the installed peft, with its own code and defaults.",
-        "equation": base.equation, "trains": base.trains, "paper": base.paper, "advice": base.advice,
-        "learning_rate": f"tuning starts at {learning_rate:g}", "fields": fields,
-    }  # fmt: skip
+        "name": name,
+        "idea": f"{name} of the installed peft, with its own code and defaults.",
+        "equation": base.equation,
+        "trains": base.trains,
+        "paper": base.paper,
+        "advice": base.advice,
+        "learning_rate": f"tuning starts at {learning_rate:g}",
+        "fields": fields,
+    }
 
 
 def _type_name(annotation: Any) -> str:

@@ -70,7 +70,9 @@ class Record:
             cost = Cost(**data["cost"]) if data.get("cost") else None
             return cls(**{**data, "spec": spec, "cost": cost})
         except (KeyError, TypeError) as error:
-            raise RecordError(f"a record needs the fields of this version, got {error}; run the experiment anew") from None
+            raise RecordError(
+                f"a record needs the fields of this version, got {error}; run the experiment anew"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ class Store:
         """The plan as resolved, the data's facts and the protocol; see `experiments/plan.py`."""
         path = self.folder / "experiment.json"
         if not path.exists():
-            raise RecordError(f"`{self.folder}` must be a run folder with an `experiment.json`; give a folder that `compare` wrote")
+            raise RecordError(
+                f"`{self.folder}` must be a run folder with an `experiment.json`; give a folder that `compare` wrote"
+            )
         data: dict[str, Any] = read_json(path)
         return data
 
@@ -98,16 +100,15 @@ class Store:
         write_json(self.folder / "experiment.json", experiment)
 
     def _write_predictions(self, key: str, predictions: Predictions) -> None:
-        table = pa.table(
-            {
-                "id": pa.array(predictions.ids, pa.string()),
-                "group": pa.array(predictions.groups or [None] * len(predictions.ids), pa.string()),
-                "target": pa.array(list(predictions.targets.astype(float)), pa.list_(pa.float64())),
-                "output": pa.array(list(predictions.outputs.astype(float)), pa.list_(pa.float64())),
-            }
-        )
+        columns = {
+            "id": pa.array(predictions.ids, pa.string()),
+            "target": pa.array(list(predictions.targets.astype(float)), pa.list_(pa.float64())),
+            "output": pa.array(list(predictions.outputs.astype(float)), pa.list_(pa.float64())),
+        }
+        if predictions.groups is not None:
+            columns["group"] = pa.array(predictions.groups, pa.string())
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(pa.table(columns), sink, compression="zstd")
         write_atomically(self.predictions_path(key), sink.getvalue().to_pybytes())
 
     def predictions(self, key: str) -> Predictions:
@@ -116,10 +117,12 @@ class Store:
         try:
             table = pq.ParquetFile(path).read().to_pydict()  # `read_table` would import pandas first
         except (OSError, pa.ArrowInvalid) as error:
-            raise RecordError(f"`{path}` must hold the run's predictions, got {error}; delete its record and run again") from None
+            raise RecordError(
+                f"`{path}` must hold the run's predictions, got {error}; delete its record and run again"
+            ) from None
         return Predictions(
             table["id"],
-            None if table["group"][:1] == [None] or not table["group"] else table["group"],
+            table.get("group"),
             np.array(table["target"], dtype=float),
             np.array(table["output"], dtype=float),
         )

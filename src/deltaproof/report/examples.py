@@ -8,7 +8,7 @@ import numpy as np
 
 from deltaproof.data.run_folder import read_dataset
 from deltaproof.errors import DataError, RecordError
-from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 from deltaproof.report.grid import Grid, grid
 from deltaproof.report.study import Study
 

@@ -9,7 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from deltaproof.experiments import wording
-from deltaproof.experiments.table import Row, Table
+from deltaproof.experiments.row import Row
+from deltaproof.experiments.table import Table
 from deltaproof.records.store import write_atomically
 from deltaproof.report import protocol, tables
 from deltaproof.report.drawing.theme import DARK, LIGHT, css_variables

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from deltaproof.experiments.table import Row, Table
+from deltaproof.experiments.row import Row
+from deltaproof.experiments.table import Table
 from deltaproof.records.record import Predictions, Record
 from deltaproof.records.store import Store
 from deltaproof.report.drawing.svg import Style

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deltaproof.experiments import wording
-from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 from deltaproof.metrics import METRICS
 from deltaproof.report.figures.pareto import memory_of
 from deltaproof.report.figures.rates import trials_of

@@ -25,7 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
 def pick_precision(wanted: str, device: torch.device) -> str:
     """`fp32`, `bf16` or `fp16`: what `wanted` comes to on this device. `auto` asks the hardware and never guesses."""
     if wanted == "fp16" and device.type == "cpu":
-        raise ConfigError("fp16 needs an accelerator, got the CPU; use `precision = \"bf16\"` or `fp32`")
+        raise ConfigError('fp16 needs an accelerator, got the CPU; use `precision = "bf16"` or `fp32`')
     if wanted != "auto":
         return wanted
     if device.type == "cuda":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 from deltaproof.report.drawing.plot import PANEL
 from deltaproof.report.drawing.svg import Drawing, fitted, text_width
 from deltaproof.report.figure import Figure, Panel

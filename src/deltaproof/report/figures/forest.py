@@ -3,7 +3,7 @@
 from statistics import median
 
 from deltaproof.experiments import wording
-from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 from deltaproof.report.drawing.plot import PAGE, PANEL, trimmed
 from deltaproof.report.drawing.scales import Scale
 from deltaproof.report.drawing.svg import Drawing, Style, text_width

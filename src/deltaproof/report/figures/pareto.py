@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from deltaproof.experiments import wording
-from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 from deltaproof.report.drawing.plot import SMALL, Axis, Plot
 from deltaproof.report.drawing.scales import padded
 from deltaproof.report.drawing.svg import text_width

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deltaproof.experiments.table import Row
+from deltaproof.experiments.row import Row
 from deltaproof.metrics import N_BINS
 from deltaproof.report.drawing.plot import Axis, Plot
 from deltaproof.report.drawing.svg import Drawing
