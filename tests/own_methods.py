@@ -76,3 +76,23 @@ class KilledMethod(_Plain):
 class BrokenMethod(_Plain):
     def extra(self) -> Edit:
         return Broken()
+
+
+class NotesThreads(Edit):
+    """Writes down how many threads torch may use."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self.marker = marker
+
+    def begin(self, n_steps: int) -> None:
+        with open(self.marker, "a") as file:
+            print(torch.get_num_threads(), file=file)
+
+
+@method("threads")
+class ThreadsMethod(_Plain):
+    marker: str = ""
+
+    def extra(self) -> Edit:
+        return NotesThreads(self.marker)

@@ -96,6 +96,19 @@ def write_document(store: Store, document: Document) -> None:
     store.write_experiment(document)
 
 
+def trials_before(store: Store, document: Document) -> int | None:
+    """Trials per contestant that the same plan came to when it began here; None where it begins now.
+
+    How many fit a budget in minutes depends on the moment; an experiment that goes on keeps to what it began with.
+    """
+    if not (store.folder / "experiment.json").exists():
+        return None
+    before = store.experiment()
+    trials: int = before["plan"]["trials"]
+    same = {**before["plan"], "trials": None} == {**document["plan"], "trials": None}
+    return trials if same and document["plan"]["budget"]["minutes"] is not None else None
+
+
 def _identity(document: Document) -> list[Any]:
     return [document["plan"], document["data"]["fingerprint"], document["model"], document["environment"]["versions"]]
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from deltaproof.experiments.baselines import BASELINES, measure_baseline
-from deltaproof.experiments.document import new_document, now, write_document
+from deltaproof.experiments.document import new_document, now, trials_before, write_document
 from deltaproof.experiments.engines.local import LocalEngine
 from deltaproof.experiments.estimate import (
     Estimate,
@@ -55,7 +55,9 @@ class Experiment:
         estimates, n_seeds = [self.estimates[entry["name"]] for entry in entries], self.plan.seeds
         n_workers = workers_in_memory(estimates, self.resolved.slots.n_workers)
         self.engine.open_slots(n_workers)
-        n_trials = trials_in_budget(estimates, n_seeds, self.plan.budget, self.plan.n_trials, n_workers)
+        n_trials = trials_before(self.store, self.document) or trials_in_budget(
+            estimates, n_seeds, self.plan.budget, self.plan.n_trials, n_workers
+        )
         self.n_trials = n_trials if n_trials > 1 else 0  # a choice of one needs no trial
         for entry, estimate in zip(entries, estimates, strict=True):
             entry["estimate"] = estimate.to_json(self.n_trials, n_seeds)

@@ -49,13 +49,15 @@ class LocalEngine:
         self._surroundings = surroundings()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["deltaproof.experiments.engines.preload"])
-        self._slots = threading.Semaphore(1)
+        self.open_slots(1)
+        self._queue = threading.Lock()
         self._starting = threading.Lock()
         self._running: set[Any] = set()
         self._is_stopped = False
 
     def open_slots(self, n_workers: int) -> None:
         """Let so many jobs run at once from now on; to be called while none runs."""
+        self._n_slots = n_workers
         self._slots = threading.Semaphore(n_workers)
 
     def stop(self) -> None:
@@ -71,9 +73,9 @@ class LocalEngine:
             forkserver.ensure_running()
 
     def run(self, job: Job, on_progress: OnProgress = _ignore) -> Record:
-        """The job's record. A run that the system kills is tried once more; killed twice, it did not fit."""
-        for _attempt in (1, 2):
-            kind, value = self._in_process("run", job, on_progress)
+        """The job's record. A run that the system kills is tried once more, alone; killed again, it did not fit."""
+        for is_alone in (False, True):
+            kind, value = self._in_process("run", job, on_progress, is_alone)
             if kind == "result":
                 return value  # type: ignore[no-any-return]
             if kind == "user_error":
@@ -109,23 +111,38 @@ class LocalEngine:
         raise DeltaproofError(f"`{question.model}` must load, got an error:\n{value}")
 
     def probe(self, job: Job) -> Probe:
-        """A few measured steps of the job; raises the user's errors."""
-        kind, value = self._in_process("probe", job)
-        if kind == "result":
-            return value  # type: ignore[no-any-return]
-        if kind == "user_error":
-            raise value
-        if kind == "killed":
-            return Probe(out_of_memory=True)
-        raise DeltaproofError(f"`{job.spec.contestant}` must be able to take a step, got an error:\n{value}")
+        """A few measured steps of the job, killed ones taken again alone; raises the user's errors."""
+        for is_alone in (False, True):
+            kind, value = self._in_process("probe", job, is_alone=is_alone)
+            if kind == "result":
+                return value  # type: ignore[no-any-return]
+            if kind == "user_error":
+                raise value
+            if kind == "error":
+                raise DeltaproofError(f"`{job.spec.contestant}` must be able to take a step, got an error:\n{value}")
+        return Probe(out_of_memory=True)
 
-    def _in_process(self, errand: str, request: Any, on_progress: OnProgress = _ignore) -> tuple[str, Any]:
+    def _in_process(
+        self, errand: str, request: Any, on_progress: OnProgress = _ignore, is_alone: bool = False
+    ) -> tuple[str, Any]:
         """What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
-        with self._slots:
+        with self._places(self._n_slots if is_alone else 1):
             outcome = self._supervised(errand, request, on_progress)
         if self._is_stopped:
             raise Stopped
         return outcome
+
+    @contextlib.contextmanager
+    def _places(self, n: int) -> Iterator[None]:
+        """Hold `n` slots. Whoever waits for several keeps the next from taking one."""
+        slots = self._slots
+        with self._queue:
+            for _ in range(n):
+                slots.acquire()
+        try:
+            yield
+        finally:
+            slots.release(n)
 
     def _supervised(self, errand: str, request: Any, on_progress: OnProgress) -> tuple[str, Any]:
         ours, theirs = self._context.Pipe()
