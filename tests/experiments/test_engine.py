@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-from small import FAST
 
 import deltaproof
 from deltaproof.experiments import experiment as experiment_module
@@ -13,6 +12,7 @@ from deltaproof.experiments.engines.local import LocalEngine, Stopped
 from deltaproof.experiments.jobs import Job
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store
+from small import FAST
 
 QUICK = {**FAST, "trials": 1, "seeds": 1, "baselines": False}
 
