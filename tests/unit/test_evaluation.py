@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deltaproof.backbones import load_backbone, save_tiny, tiny_backbone
+from deltaproof.backbones import TINY_FAMILIES, load_backbone, save_tiny, tiny_backbone
 from deltaproof.evaluation.efficiency import flops_per_token, latency_seconds, stored_bytes
 from deltaproof.evaluation.predict import predict
 from deltaproof.memory import is_out_of_memory
@@ -110,6 +110,16 @@ def test_lora_costs_its_own_products_on_top_of_the_frozen_ones(tmp_path):
     measured = flops_per_token(tuned, TASK, rows(backbone.tokenizer, 9), 0)
     assert measured == pytest.approx(4 * linear_weights(backbone) + 6 * own, rel=0.1)
     assert measured < 0.8 * 6 * linear_weights(backbone)
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_operations_are_counted_on_every_family_trained_in_full(family):
+    backbone = tiny_backbone(family)
+    pad = backbone.tokenizer.pad_token_id
+    tuned = attach(backbone, method_from("full"))
+    encoded = rows(backbone.tokenizer, 9)
+    frozen = flops_per_token(attach(tiny_backbone(family), method_from("head")), TASK, encoded, pad)
+    assert flops_per_token(tuned, TASK, encoded, pad) > 2.5 * frozen
 
 
 @pytest.mark.parametrize("text", ["full", "lora(dropout=0.5)", "peft_lora(lora_dropout=0.5)", "head"])

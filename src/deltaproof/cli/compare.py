@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
+from deltaproof.errors import DeltaproofError
 
 
 def compare(
@@ -121,5 +122,9 @@ def run(
         emit(table.experiment if json else announcement(table.experiment), as_json=json)
         return
     emit_table(table, as_json=json, with_examples=not no_examples, quiet=quiet)
+    if table.failures:
+        raise DeltaproofError(
+            f"every training must come to an end, {'; '.join(table.failures)}; see `{folder / 'records'}`"
+        )
     if table.is_gate_failed:
         raise typer.Exit(3)

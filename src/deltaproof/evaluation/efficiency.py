@@ -25,13 +25,17 @@ def flops_per_token(tuned: Tuned, task: TextTask, encoded: Encoded, pad_token_id
     rows = by_length[middle : middle + n_rows]
     batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
     targets = torch.as_tensor(encoded.targets[rows], dtype=torch.float32, device=device)
-    trained, was_training = list(tuned.trained().values()), tuned.training
+    before = {parameter: parameter.grad for parameter in tuned.trained().values()}
+    was_training = tuned.training
+    for parameter in before:
+        parameter.grad = None
     tuned.train()  # as in training: with dropout, and with activations reckoned twice where they are not kept
     counter = FlopCounterMode(display=False)
     # attention by its plain formula, which the counter can see on every device
     with counter, sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        loss = task.loss(tuned(**batch).logits, targets)
-        torch.autograd.grad(loss, trained, allow_unused=True)  # leaves no gradients behind
+        task.loss(tuned(**batch).logits, targets).backward()
+    for parameter, gradient in before.items():
+        parameter.grad = gradient
     tuned.train(was_training)
     return counter.get_total_flops() / batch["input_ids"].numel()
 

@@ -40,6 +40,8 @@ class Row:
     keys: tuple[str, ...] = ()
     """Records of the final runs, in the order of their seeds."""
     notes: tuple[str, ...] = ()
+    error: str = ""
+    """Why it did not come through, in a line; the whole stands in the record."""
 
     @property
     def verdict(self) -> str | None:
@@ -70,4 +72,5 @@ class Row:
             "scores": {name: interval.mean for name, interval in self.scores.items()},
             "cost": self.cost,
             "notes": list(self.notes),
+            "error": self.error,
         }

@@ -40,6 +40,11 @@ class Table:
         raise KeyError(name)
 
     @property
+    def failures(self) -> list[str]:
+        """Contestants that an error of the program ended, each with it; divergence and want of memory are results."""
+        return [f"{row.name}: {row.error}" for row in self.rows if row.status == "failed"]
+
+    @property
     def is_gate_failed(self) -> bool:
         return any(not gate.holds for gate in self.gates)
 
@@ -176,6 +181,7 @@ def _row(store: Store, contestant: dict[str, Any], metrics: list[Metric]) -> tup
         ),
     }
     status = contestant.get("status") or _status(records)
+    facts["error"] = _error(store, contestant, found)
     if status != "done":
         return Row(name, status, **facts), np.empty((0, 0))
     answers = [store.predictions(key) for key in keys]
@@ -202,6 +208,15 @@ def _status(records: list[Record | None]) -> str:
         return "missing"
     worst = [record.status for record in records if record is not None and record.status != "done"]
     return worst[0] if worst else "done"
+
+
+def _error(store: Store, contestant: dict[str, Any], finals: list[Record]) -> str:
+    """The last line of the first error among the contestant's runs."""
+    trials = (store.find(trial["key"]) for trial in contestant.get("trials") or ())
+    for record in (*finals, *trials):
+        if record is not None and record.error:
+            return record.error.strip().splitlines()[-1]
+    return ""
 
 
 def _mean_cost(records: list[Record]) -> dict[str, float | None]:

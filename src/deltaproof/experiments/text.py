@@ -89,6 +89,8 @@ def _warnings(table: "Table") -> list[str]:
             )
         elif comparison and comparison.note:
             lines.append(f"{row.name}: {comparison.verdict}, {comparison.note}.")
+        if row.status in ENDED and row.error:
+            lines.append(f"{row.name}: {ENDED[row.status]}: {row.error}")
         if row.at_edge:
             rate = f"{row.learning_rate:g}"
             lines.append(
