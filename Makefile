@@ -25,7 +25,7 @@ test: $(VENV)/.dev-installed
 	@$(PYTEST)
 
 check: $(VENV)/.dev-installed
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests docs benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

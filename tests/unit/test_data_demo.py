@@ -35,7 +35,7 @@ def splits(dataset, home):
 
 
 def test_sizes_are_those_of_the_demo_and_half_of_each_split_is_exchanged(splits):
-    assert {name: len(split) for name, split in splits.items()} == {"train": 800, "validation": 250, "test": 1600}
+    assert {name: len(split) for name, split in splits.items()} == {"train": 800, "validation": 250, "test": 1500}
     assert all(split.targets.mean() == 0.5 for split in splits.values())
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import expit, log_softmax, softmax
 
-from deltaproof.backbones import tiny_backbone
+from deltaproof.backbones import TINY_FAMILIES, tiny_backbone
 from deltaproof.data import Split
 from deltaproof.data.dataset import Dataset
 from deltaproof.tasks.batches import epoch_batches, evaluation_batches, training_batches
@@ -82,6 +82,13 @@ def test_pairs_are_told_apart(tokenizer):
     rows = CLASSES.encode_texts(tokenizer, [("a film", "a story")])
     assert set(rows.columns["token_type_ids"][0]) == {0, 1}
     assert rows.columns["input_ids"][0].count(tokenizer.sep_token_id) == 2
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_the_texts_of_a_pair_never_run_together(family):
+    tokenizer = tiny_backbone(family).tokenizer
+    encoded = CLASSES.encode_texts(tokenizer, [("the quick", "fox"), ("the", "quick fox")])
+    assert encoded.columns["input_ids"][0] != encoded.columns["input_ids"][1]
 
 
 def test_an_empty_text_gets_one_token_where_the_tokenizer_gives_none():

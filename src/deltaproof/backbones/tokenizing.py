@@ -97,6 +97,18 @@ def separates_pairs(tokenizer: Any) -> bool:
     return not any(pair[start : start + len(glued)] == glued for start in range(len(pair) - len(glued) + 1))
 
 
+def pair_separator(tokenizer: Any) -> str:
+    """What to put before the second text of a pair: nothing where the tokenizer parts them itself, else a line break.
+
+    Where a line break is no token, the token that ends a text stands in for it.
+    """
+    if separates_pairs(tokenizer):
+        return ""
+    if tokenizer("\n", add_special_tokens=False)["input_ids"]:
+        return "\n"
+    return str(tokenizer.sep_token or tokenizer.eos_token or " ")
+
+
 def _mentions_sentencepiece(error: Exception) -> bool:
     return "sentencepiece" in str(error).lower() or "tiktoken" in str(error).lower()
 

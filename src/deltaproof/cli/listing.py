@@ -39,9 +39,13 @@ def _methods() -> list[dict[str, Any]]:
         for name, kind in sorted(METHODS.items())
     ]
     theirs = [
-        {"name": name, "summary": "from the installed peft", "trains": "", "paper": ""}
+        {
+            "name": f"peft_{name}" if name in METHODS else name,
+            "summary": "from the installed peft",
+            "trains": "",
+            "paper": "",
+        }
         for name in peft_types()
-        if name not in METHODS
     ]
     return [*ours, *theirs]
 

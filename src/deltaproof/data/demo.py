@@ -12,7 +12,7 @@ from deltaproof.data.sealed import SealedSplit
 from deltaproof.data.split import Split
 from deltaproof.errors import DataError
 
-SIZES = {"train": 800, "validation": 250, "test": 1600}
+SIZES = {"train": 800, "validation": 250, "test": 1500}
 LABELS = ["exchanged", "matches"]
 
 

@@ -33,7 +33,7 @@ def flops_per_token(tuned: Tuned, task: TextTask, encoded: Encoded, pad_token_id
     counter = FlopCounterMode(display=False)
     # attention by its plain formula, which the counter can see on every device
     with counter, sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        task.loss(tuned(**batch).logits, targets).backward()
+        task.loss(tuned(**batch).logits, targets).backward()  # type: ignore[no-untyped-call]
     for parameter, gradient in before.items():
         parameter.grad = gradient
     tuned.train(was_training)

@@ -17,11 +17,11 @@ def demo_plan(seed: int = 0, device: str = "auto") -> Plan:
         model="minilm",
         data="demo",
         methods=("full", "lora", "ia3", "bitfit", "head"),
-        max_length=48,
+        max_length=40,
         margin=0.03,
         seeds=3,
         trials=4,
         seed=seed,
         device=device,
-        training=Training(epochs=2, batch_size=32),
+        training=Training(epochs=2, batch_size=16),
     )

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from typing import Any, TypeVar
 
 from deltaproof.experiments.baselines import BASELINES, measure_baseline
 from deltaproof.experiments.document import new_document, now, trials_before, write_document
@@ -27,6 +27,8 @@ from deltaproof.metrics import METRICS
 from deltaproof.records.record import Record
 from deltaproof.records.spec import Spec
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Entry = dict[str, Any]
 """What `experiment.json` says of one contestant."""
 
@@ -71,19 +73,20 @@ class Experiment:
             self.estimates[entry["name"]] = estimate_from(probe, self.resolved.rows)
             entry["notes"] = list(probe.notes)
 
-    def _side_by_side(self, do: Callable[[Entry], None], entries: list[Entry]) -> None:
-        """Do something for every contestant at once; the engine's slots decide how much of it runs at a time.
+    def _side_by_side(self, do: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+        """Do something for all items at once, in a thread each; the engine's slots decide how much runs at a time.
 
         The first error, or a Ctrl-C, ends what is under way.
         """
-        with ThreadPoolExecutor(max(1, len(entries))) as pool:
-            futures = [pool.submit(do, entry) for entry in entries]
+        with ThreadPoolExecutor(max(1, len(items))) as pool:
+            futures = [pool.submit(do, item) for item in items]
             try:
                 for future in as_completed(futures):
                     future.result()
             except BaseException:
                 self.engine.stop()
                 raise
+            return [future.result() for future in futures]
 
     def measure(self) -> None:
         """Baselines, then each contestant: tuned, then run at every seed."""
@@ -110,16 +113,13 @@ class Experiment:
         trials = self._tune(entry)
         if entry["status"] is not None:
             return trials
-        finals: list[Record] = []
         parents = tuple(record.spec.key for record in trials)
-        for seed in final_seeds(self.plan.seed, self.plan.seeds):
-            spec = self._spec(entry, entry["learning_rate"], "final", seed, parents)
-            finals.append(self._run(spec, keep=self.plan.keep != "none"))
-            with self._lock:
-                entry["final"].append(spec.key)
-                self._write()
-            if finals[-1].status == "out_of_memory":
-                break  # another seed needs no less
+        seeds = final_seeds(self.plan.seed, self.plan.seeds)
+        specs = [self._spec(entry, entry["learning_rate"], "final", seed, parents) for seed in seeds]
+        with self._lock:
+            entry["final"] = [spec.key for spec in specs]
+            self._write()
+        finals = self._side_by_side(lambda spec: self._run(spec, keep=self.plan.keep != "none"), specs)
         if self.plan.keep == "best":
             keep_best(self.store, finals, self.metric)
         return [*trials, *finals]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaproof.errors import RecordError
+from deltaproof.errors import MissingExtraError, RecordError
 from deltaproof.experiments.gates import Gate, check_gates
 from deltaproof.experiments.recommendation import Recommendation, recommend
 from deltaproof.experiments.row import COST_FIELDS, Row
@@ -69,7 +69,12 @@ class Table:
 
     def to_dataframe(self) -> Any:
         """One row per contestant and baseline, as a pandas DataFrame."""
-        import pandas  # comes with the [hub] and [dev] extras; not needed otherwise
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtraError(
+                "a data frame needs pandas, which is not installed; run `pip install pandas`"
+            ) from None
 
         rows = []
         for row in (*self.rows, *self.baselines):

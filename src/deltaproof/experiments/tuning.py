@@ -47,9 +47,9 @@ def best_rate(scores: dict[float, float]) -> float:
 
 
 def rounded(rate: float) -> float:
-    """Three digits: a rate that a person can read and type.
+    """Two digits: a rate that a person can read and type.
 
     >>> rounded(0.000316227766)
-    0.000316
+    0.00032
     """
-    return float(f"{rate:.3g}")
+    return float(f"{rate:.2g}")

@@ -32,7 +32,9 @@ def amount(value: float, unit: str) -> str:
     >>> amount(0.03, "fraction"), amount(0.5, "nats")
     ('3 points', '0.5 nats')
     """
-    return f"{100 * value:.2g} points" if unit == "fraction" else f"{value:.2g} {unit}".strip()
+    if unit != "fraction":
+        return f"{value:.2g} {unit}".strip()
+    return f"{100 * value:.0f} points" if value >= 0.1 else f"{100 * value:.2g} points"
 
 
 def size(n_bytes: float | None) -> str:

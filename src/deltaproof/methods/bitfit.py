@@ -32,7 +32,7 @@ class BitFit(Method):
     paper = "Ben Zaken et al., 2021, arXiv:2106.10199, sec. 3"
     trains = "d_out per layer that has a bias, d per LayerNorm"
     advice = "Tiny and cheap; for small data sets on encoders. Models without biases get new ones."
-    learning_rate = 2e-3
+    learning_rate = 1e-3
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         biases = _biases(backbone)

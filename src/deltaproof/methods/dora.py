@@ -60,7 +60,7 @@ class DoRA(LoRA):
     paper = "Liu et al., 2024, arXiv:2402.09353, eq. 5, gradient of sec. 4.3"
     trains = "r (d_in + d_out) + d_out per layer"
     advice = "Where LoRA at a low rank falls short; a step costs more."
-    learning_rate = 1e-3
+    learning_rate = 5e-4
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         for site in self.sites(backbone):

@@ -17,7 +17,7 @@ class Full(Method):
     paper = "Devlin et al., 2018, arXiv:1810.04805, sec. 3.2 (fine-tuning BERT)"
     trains = "all parameters"
     advice = "The reference; worth its memory when the data is large or the task is far from what the base learned."
-    learning_rate = 1e-4
+    learning_rate = 5e-5
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         yield None, Unfreeze(name for name, _ in backbone.model.named_parameters())

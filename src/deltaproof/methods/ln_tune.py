@@ -17,7 +17,7 @@ class LNTune(Method):
     paper = "Basu et al., 2023, arXiv:2304.01917, sec. 3"
     trains = "2 d per LayerNorm, d per RMSNorm"
     advice = "Very few parameters; strong on little data and few-shot tasks."
-    learning_rate = 2e-3
+    learning_rate = 1e-3
 
     layers: tuple[int, ...] | None = None
     """Numbers of the transformer layers whose norms are trained, from 0; every norm of the model when left out."""

@@ -52,7 +52,7 @@ class LoRA(LinearMethod):
     paper = "Hu et al., 2021, arXiv:2106.09685, eq. 3; scaling alpha / sqrt(r): Kalajdzievski, 2023, arXiv:2312.03732"
     trains = "r (d_in + d_out) per layer"
     advice = "The default of parameter-efficient tuning: near full fine-tuning when all linear layers get it."
-    learning_rate = 1e-3
+    learning_rate = 5e-4
 
     rank: int = pydantic.Field(default=8, ge=1)
     """Rank r of the update."""

@@ -1,6 +1,8 @@
 """What the installed `peft` has: its methods by name, and what is known of them that its own code does not say."""
 
 import functools
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 LEARNING_RATES = {
@@ -26,6 +28,24 @@ UNMERGEABLE = frozenset({"lily", "shadow"})
 
 
 @functools.cache
+def names() -> frozenset[str]:
+    """Names of all of peft's methods, in lower case.
+
+    Read from the one small file of peft that lists them: importing peft takes seconds, and a list is wanted at once.
+    """
+    found = importlib.util.find_spec("peft")
+    assert found is not None and found.origin is not None, "peft is a dependency"
+    listing = importlib.util.spec_from_file_location(
+        "peft_types", Path(found.origin).parent / "utils" / "peft_types.py"
+    )
+    assert listing is not None
+    assert listing.loader is not None
+    module = importlib.util.module_from_spec(listing)
+    listing.loader.exec_module(module)
+    return frozenset(str(kind.value).lower() for kind in module.PeftType)
+
+
+@functools.cache
 def config_kinds() -> dict[str, Any]:
     """The configuration class of each of peft's methods, by its name in lower case."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -40,12 +60,12 @@ def config_kind(name: str) -> Any:
 
 def is_peft_type(name: str) -> bool:
     """Whether the installed `peft` has a method of this name, such as `vera`, or `peft_lora` beside our own `lora`."""
-    return name.removeprefix("peft_") in config_kinds()
+    return name.removeprefix("peft_") in names()
 
 
 def peft_types() -> list[str]:
     """Names of those methods of the installed `peft` that can be contestants."""
-    return sorted(set(config_kinds()) - set(REFUSED))
+    return sorted(names() - set(REFUSED))
 
 
 def known_targets(name: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deltaproof.backbones.tokenizing import pair_separator
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.split import Split
 
@@ -82,9 +83,14 @@ class TextTask:
     def encode_texts(
         self, tokenizer: Any, texts: Sequence[tuple[str, ...]], targets: np.ndarray | None = None
     ) -> Encoded:
-        """Token ids of single texts or pairs. A text without any token gets one, so that no row is empty."""
-        firsts = [text[0] for text in texts]
-        seconds = [text[1] for text in texts] if texts and len(texts[0]) == 2 else None
+        """Token ids of single texts or pairs. A text without any token gets one, so that no row is empty.
+
+        The texts of a pair are kept apart: tokenizers of decoders (GPT-2's, for one) put nothing between them.
+        """
+        firsts, seconds = [text[0] for text in texts], None
+        if texts and len(texts[0]) == 2:
+            separator = pair_separator(tokenizer)
+            seconds = [separator + text[1] for text in texts]
         whole = tokenizer(firsts, seconds, truncation=False, verbose=False)
         too_long = [len(ids) > self.max_length for ids in whole["input_ids"]]
         if any(too_long):
