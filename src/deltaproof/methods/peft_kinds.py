@@ -34,7 +34,8 @@ def names() -> frozenset[str]:
     Read from the one small file of peft that lists them: importing peft takes seconds, and a list is wanted at once.
     """
     found = importlib.util.find_spec("peft")
-    assert found is not None and found.origin is not None, "peft is a dependency"
+    assert found is not None, "peft is a dependency"
+    assert found.origin is not None
     listing = importlib.util.spec_from_file_location(
         "peft_types", Path(found.origin).parent / "utils" / "peft_types.py"
     )
