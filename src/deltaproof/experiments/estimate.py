@@ -1,5 +1,6 @@
 """How long it will take and how much memory, from a few measured steps of each contestant."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,11 @@ def probe_path(job: Job) -> Path:
 
 
 def wall_seconds(estimates: list[Estimate], n_trials: int, n_seeds: int, n_workers: int) -> float:
-    """Of the whole experiment with contestants side by side: shared evenly, but no less than the longest of them."""
-    each = [estimate.seconds(n_trials, n_seeds) for estimate in estimates]
-    return max([sum(each) / n_workers, *each])
+    """Of the whole experiment: shared evenly, but no less than any contestant's trials, which follow one another, and
+    its seeds, which go side by side."""
+    rounds = math.ceil(n_seeds / n_workers)
+    total = sum(estimate.seconds(n_trials, n_seeds) for estimate in estimates)
+    return max([total / n_workers, *(estimate.seconds(n_trials, rounds) for estimate in estimates)])
 
 
 def workers_in_memory(estimates: list[Estimate], most: int) -> int:
