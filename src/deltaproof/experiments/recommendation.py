@@ -87,7 +87,7 @@ def _less(mine: float | None, theirs: float | None, what: str) -> str:
 def _reference_sentence(done: dict[str, Row], reference: str, metric: Metric, margin: float) -> str:
     others = [row for row in done.values() if row.comparison is not None]
     if not others:
-        return f"{reference}: the only contestant that came through, so nothing was compared."
+        return f"{reference}: there is no other contestant with results to compare it with."
     equivalent = [row.name for row in others if row.verdict == "equivalent"]
     if equivalent:
         return (
