@@ -71,9 +71,17 @@ class _Estimate:
     mean: float
     standard_error: float
     degrees_of_freedom: float
+    n_units: int
 
     def half_width(self, tail: float) -> float:
-        """Distance that the t-distribution exceeds, on one side, with the chance `tail`."""
+        """Distance that the t-distribution exceeds, on one side, with the chance `tail`.
+
+        Where nothing varied, that is no proof that nothing can: a share p of units that differ goes unseen in n units
+        with the chance (1 - p)^n, which gives the rule of three for scores in 0..1. Source: Hanley and
+        Lippman-Hand, 1983, doi:10.1001/jama.1983.03330370053031.
+        """
+        if self.standard_error == 0:
+            return float(1 - tail ** (1 / self.n_units))
         return float(stdtrit(self.degrees_of_freedom, 1 - tail)) * self.standard_error
 
     def p_difference(self) -> float:
@@ -85,7 +93,7 @@ class _Estimate:
         """TOST: the larger of the two one-sided p-values. Source: Schuirmann, 1987, doi:10.1007/BF01068419."""
         slack = margin - abs(self.mean)
         if self.standard_error == 0:
-            return float(slack <= 0)
+            return float((1 - min(max(slack, 0.0), 1.0)) ** self.n_units)
         return float(stdtr(self.degrees_of_freedom, -slack / self.standard_error))
 
 
@@ -102,13 +110,14 @@ def _estimate(values: Array) -> _Estimate:
     total = unit_square + seed_square
     mean, error = float(values.mean()), float(np.sqrt(total / values.size))
     if error <= ROUNDING * np.abs(values).max():
-        return _Estimate(mean, 0.0, float(n_seeds - 1 or n_units - 1))
+        return _Estimate(mean, 0.0, float(n_seeds - 1 or n_units - 1), n_units)
     if n_seeds == 1:
-        return _Estimate(mean, error, float(n_units - 1))
+        return _Estimate(mean, error, float(n_units - 1), n_units)
     if seed_square > unit_square / 2:
-        return _Estimate(mean, error, float(n_seeds - 1))
+        return _Estimate(mean, error, float(n_seeds - 1), n_units)
     share = seed_square / total
-    return _Estimate(mean, error, float(1 / (share**2 / (n_seeds - 1) + (1 - share) ** 2 / (n_units - 1))))
+    freedom = 1 / (share**2 / (n_seeds - 1) + (1 - share) ** 2 / (n_units - 1))
+    return _Estimate(mean, error, float(freedom), n_units)
 
 
 def mean_interval(scores: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -155,7 +164,7 @@ def compare(
         RecordError: contestants that differ in seeds or units.
         DataError: fewer than two units, or values that are not finite.
 
-    >>> scores = {"full": [[1, 1, 0, 1], [1, 1, 0, 1]], "lora": [[1, 1, 0, 1], [1, 1, 0, 1]]}
+    >>> scores = {"full": [[1, 1, 0, 1] * 50] * 2, "lora": [[1, 1, 0, 1] * 50] * 2}
     >>> compare(scores, "full", margin=0.03)["lora"].verdict
     'equivalent'
     """
@@ -289,7 +298,7 @@ def _notes(
     if verdict == "cannot tell" and estimate.p_difference() <= alpha:
         notes.append("significant on its own, but not among this many comparisons")
     if estimate.standard_error == 0:
-        notes.append("the same difference at every unit and seed, so the interval has no width")
+        notes.append("the same difference at every unit and seed: the interval is what chance could hide")
     return notes
 
 

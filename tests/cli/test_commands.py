@@ -211,3 +211,12 @@ def test_the_version_is_printed():
     from deltaproof import __version__
 
     assert call("--version").stdout == f"{__version__}\n"
+
+
+def test_a_path_that_cannot_be_used_is_one_line_and_no_traceback(reviews_csv, bert):
+    done = call(
+        "compare", "--model", bert, "--data", reviews_csv, "--methods", "full", "--out", reviews_csv, "--dry-run"
+    )
+    assert done.exit_code == 1
+    assert "must be usable" in done.stderr
+    assert isinstance(done.exception, SystemExit)

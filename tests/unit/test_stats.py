@@ -168,13 +168,16 @@ def test_a_difference_that_only_holm_takes_back_is_said_to_be_significant_on_its
     assert "significant on its own, but not among this many comparisons" in row.note
 
 
-def test_identical_answers_are_equivalent_without_a_width():
-    scores = np.array([[1.0, 0.0, 1.0, 1.0]] * 3)
+@pytest.mark.parametrize(("n_units", "verdict"), [(100, "cannot tell"), (298, "cannot tell"), (299, "equivalent")])
+def test_identical_answers_are_equivalent_where_chance_could_not_hide_the_margin(n_units, verdict):
+    scores = np.ones((3, n_units))  # 0.99^299 < 0.05 < 0.99^298: the rule of three at a margin of one point
     row = compare({"full": scores, "lora": scores.copy()}, "full", margin=0.01)["lora"]
-    assert row.verdict == "equivalent"
-    assert (row.difference, row.low, row.high, row.shown_margin, row.detectable_difference) == (0, 0, 0, 0, 0)
-    assert (row.p_difference, row.p_equivalence) == (1, 0)
-    assert "no width" in row.note
+    assert row.verdict == verdict
+    assert row.difference == 0
+    assert row.high == -row.low == pytest.approx(1 - 0.025 ** (1 / n_units))
+    assert row.shown_margin == pytest.approx(1 - 0.05 ** (1 / n_units))
+    assert (row.p_difference, row.p_equivalence) == (1, pytest.approx(0.99**n_units))
+    assert "what chance could hide" in row.note
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])
@@ -182,8 +185,8 @@ def test_a_difference_that_never_varies_is_certain(n_seeds):
     better = compare(pair(np.full((n_seeds, 7), 0.1)), "full", margin=0.05)["lora"]
     assert better.verdict == "better"
     assert better.p_difference == 0
-    assert better.shown_margin == pytest.approx(0.1)
-    assert compare(pair(np.full((n_seeds, 7), 0.1)), "full", margin=0.2)["lora"].verdict == "equivalent"
+    assert better.shown_margin == pytest.approx(0.1 + 1 - 0.05 ** (1 / 7))
+    assert compare(pair(np.full((n_seeds, 70), 0.1)), "full", margin=0.2)["lora"].verdict == "equivalent"
 
 
 def test_mcnemar_is_noted_for_right_and_wrong_answers_of_one_seed_only():

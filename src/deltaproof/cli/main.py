@@ -22,6 +22,11 @@ class Commands(TyperGroup):
         except DeltaproofError as error:
             typer.secho(f"error: {error}", fg=typer.colors.RED if sys.stderr.isatty() else None, err=True)
             raise typer.Exit(WRONG_USAGE if isinstance(error, ConfigError) else OUR_ERROR) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # the reader of our output went away: click knows what to do
+                raise
+            typer.echo(f"error: a file or folder must be usable, got {error}; check the path and its rights", err=True)
+            raise typer.Exit(OUR_ERROR) from None
         except KeyboardInterrupt:
             rest = "; the same command goes on from here" if ctx.invoked_subcommand in GOES_ON else ""
             typer.echo(f"stopped{rest}", err=True)

@@ -90,9 +90,10 @@ def _reference_sentence(done: dict[str, Row], reference: str, metric: Metric, ma
         return f"{reference}: there is no other contestant with results to compare it with."
     equivalent = [row.name for row in others if row.verdict == "equivalent"]
     if equivalent:
+        one = len(equivalent) == 1
         return (
-            f"{reference}: {', '.join(equivalent)} {'is' if len(equivalent) == 1 else 'are'} equivalent within "
-            f"{wording.amount(margin, metric.unit)}, but no cheaper here."
+            f"{reference}: {', '.join(equivalent)} {'is' if one else 'are'} equivalent within "
+            f"{wording.amount(margin, metric.unit)}, but {'needs' if one else 'need'} no less memory here."
         )
     unclear = [row for row in others if row.verdict == "cannot tell"]
     if not unclear:
@@ -150,7 +151,9 @@ def _baseline_clause(baselines: Sequence[Row], metric: Metric) -> str:
     strong = [row for row in baselines if row.comparison is not None and row.comparison.verdict != "worse"]
     if not strong:
         return ""
-    return f" Need you fine-tune at all? {strong[0].name} ({_mean(strong[0], metric)}) is not shown to be worse."
+    best = max(strong, key=lambda row: row.comparison.difference if row.comparison else 0.0)
+    claim = "is better than the reference" if best.verdict == "better" else "is not shown to be worse"
+    return f" Need you fine-tune at all? {best.name} ({_mean(best, metric)}) {claim}."
 
 
 def _mean(row: Row, metric: Metric) -> str:

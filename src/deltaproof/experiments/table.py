@@ -199,12 +199,12 @@ def _row(store: Store, contestant: dict[str, Any], metrics: list[Metric]) -> tup
     scores = {}
     for metric in metrics:
         interval = mean_interval(by_metric[metric.name])
-        mean = fmean(
-            record.test[metric.name] for record in found
-        )  # the score itself: pseudo-values differ by their bias
-        scores[metric.name] = Interval(
-            mean, interval.low + mean - interval.mean, interval.high + mean - interval.mean, interval.standard_error
-        )
+        # the score itself, as pseudo-values differ from it by their bias
+        mean = fmean(record.test[metric.name] for record in found)
+        low, high = mean - (interval.mean - interval.low), mean + (interval.high - interval.mean)
+        if metric.unit == "fraction":  # nothing lies beyond 0 and 1
+            low, high = max(0.0, low), min(1.0, high)
+        scores[metric.name] = Interval(mean, low, high, interval.standard_error)
     return Row(name, status, scores, **facts), by_metric[metrics[0].name]
 
 
