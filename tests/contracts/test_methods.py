@@ -12,7 +12,12 @@ from deltaproof.methods.tuned import attach
 from deltaproof.testing import CHECKS, Bench
 
 FAMILIES = ("bert", "gpt2", "llama", "modernbert")
-FIELDS = {"peft": {"type": "vera", "config": {"r": 4}}}
+FIELDS = {
+    "peft": {"type": "vera", "config": {"r": 4}},
+    "together": {"methods": ["lora(rank=2)", "ln_tune"]},
+    "on_layers": {"inner": "together(lora(rank=2), bitfit)", "layers": [1]},
+    "only": {"inner": "dora(rank=2)", "roles": ["value", "ffn_out"]},
+}
 """Settings of methods that need some."""
 
 
@@ -117,7 +122,7 @@ def test_bitfit_finds_the_biases_that_deberta_calls_otherwise():
 
 def test_a_method_that_is_no_change_of_weights_is_not_merged():
     tuned = attach(tiny_backbone("llama"), method_from("bitfit"))
-    with pytest.raises(ConfigError, match="only changes of weights can be merged, `bitfit` is more; keep it attached"):
+    with pytest.raises(ConfigError, match="only changes of weights and biases .* `bitfit` is more; keep it attached"):
         tuned.merge()
 
 

@@ -20,6 +20,8 @@ from deltaproof.errors import ConfigError
 
 TEXTS = ["a good film with a good story", "the lazy dog", "numbers 1 2 3 and signs ? !"]
 INTERLEAVED = ("deberta", "gpt_neox")
+POST_NORM = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "deberta", "deberta-v2", "mpnet",
+             "albert")  # fmt: skip
 GATED = ("modernbert", "llama", "mistral", "qwen2", "qwen3", "qwen3_5_text", "gemma", "gemma2", "gemma3_text",
          "smollm3", "phi3")  # fmt: skip
 
@@ -38,13 +40,14 @@ def test_every_family_of_the_table_has_a_tiny_model():
 def test_each_role_is_found_in_each_layer(family):
     backbone = tiny_backbone(family)
     expected = {"attention_out", "ffn_in", "ffn_out", "norm", "embedding", "head"}
-    expected |= set() if family in INTERLEAVED else set(QKV)
+    expected |= {"layer", "activation"} | (set() if family in INTERLEAVED else {*QKV, "attention"})
+    expected |= {"attention_norm", "ffn_norm"} if family in POST_NORM else set()
     expected |= {"ffn_gate"} if family in GATED else set()
     assert {site.role for site in backbone.all_sites} == expected
     assert backbone.n_layers == (1 if family == "albert" else 2)
     for role in expected - {"embedding", "head"}:
         layers = {site.layer for site in backbone.sites([role])} - {None}
-        is_hybrid = family == "qwen3_5_text" and role in ATTENTION
+        is_hybrid = family == "qwen3_5_text" and role in (*ATTENTION, "attention")
         assert layers == ({1} if is_hybrid else set(range(backbone.n_layers)))
 
 
@@ -67,10 +70,13 @@ def test_no_linear_map_of_a_layer_is_left_without_a_role(family):
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_names_are_unique_and_shapes_are_those_of_the_sites(family):
     backbone = tiny_backbone(family)
-    assert len({site.name for site in backbone.all_sites}) == len(backbone.all_sites)
+    assert len({(site.name, site.role) for site in backbone.all_sites}) == len(backbone.all_sites)
     for site in backbone.all_sites:
+        if not site.has_weight:
+            assert not list(backbone.module(site).parameters()) or site.role in ("layer", "attention")
+            continue
         weight, bias = weight_of(backbone.module(site), site), bias_of(backbone.module(site), site)
-        assert tuple(weight.shape) == ((site.d_out,) if site.role == "norm" else (site.d_out, site.d_in)), site
+        assert tuple(weight.shape) == ((site.d_out,) if site.role.endswith("norm") else (site.d_out, site.d_in)), site
         assert bias is None or tuple(bias.shape) == (site.d_out,), site
 
 
@@ -78,7 +84,7 @@ def test_names_are_unique_and_shapes_are_those_of_the_sites(family):
 def test_writing_through_a_site_changes_the_output_and_only_its_own_rows(family):
     backbone = tiny_backbone(family)
     before = logits(backbone)
-    for site in backbone.all_sites:
+    for site in (site for site in backbone.all_sites if site.has_weight):
         module = backbone.module(site)
         original = module.weight.detach().clone()
         with torch.no_grad():
@@ -186,5 +192,6 @@ def test_notes_say_what_is_special_about_a_model():
 
 
 def test_every_role_is_explained():
-    assert set(ATTENTION) | set(FFN) | {"norm", "embedding", "head"} == set(ROLES)
+    places = {"layer", "attention", "activation", "attention_norm", "ffn_norm", "norm", "embedding", "head"}
+    assert set(ATTENTION) | set(FFN) | places == set(ROLES)
     assert all(ROLES.values())

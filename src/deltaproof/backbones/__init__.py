@@ -7,10 +7,10 @@
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.families import FAMILIES, Family
-from deltaproof.backbones.load import as_backbone, load_backbone
+from deltaproof.backbones.load import as_backbone, backbone_of, load_backbone
 from deltaproof.backbones.roles import ATTENTION, FFN, QKV, ROLES
 from deltaproof.backbones.sites import Site, bias_of, weight_of
-from deltaproof.backbones.tiny import TINY_FAMILIES, save_tiny, tiny_backbone
+from deltaproof.backbones.tiny import TINY_FAMILIES, save_tiny, tiny_backbone, tiny_language_model
 
 __all__ = [
     "ATTENTION",
@@ -23,9 +23,11 @@ __all__ = [
     "Family",
     "Site",
     "as_backbone",
+    "backbone_of",
     "bias_of",
     "load_backbone",
     "save_tiny",
     "tiny_backbone",
+    "tiny_language_model",
     "weight_of",
 ]

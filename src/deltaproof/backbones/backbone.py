@@ -1,7 +1,7 @@
 """A pretrained model ready to be tuned: the model, its tokenizer, and where its parts are."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -51,6 +51,30 @@ class Backbone:
         if not found:
             raise ConfigError(self._nothing_matches(roles, chosen))
         return found
+
+    def narrowed(self, roles: Iterable[str] | None = None, layers: Iterable[int] | None = None) -> "Backbone":
+        """The same model, showing its sites of these roles and layers only.
+
+        Raises:
+            ConfigError: a role or a layer does not exist, or nothing is left.
+        """
+        wanted = list(ROLES) if roles is None else list(roles)
+        return replace(self, all_sites=tuple(self.sites(wanted, layers)))
+
+    def shows(self, parameter: str) -> bool:
+        """Whether one of the sites owns the parameter of this name."""
+        path, _, name = parameter.rpartition(".")
+        owners = {path, f"{path}.{name.removesuffix('_bias')}"}  # DeBERTa keeps `q_bias` beside its maps
+        return any(site.path in owners for site in self.all_sites if site.has_weight)
+
+    @property
+    def heads(self) -> tuple[int, int, int]:
+        """Heads of attention, heads of its keys and values, and the width of a head."""
+        config: Any = self.model.config.get_text_config()  # type: ignore[operator, union-attr]
+        n_heads = int(config.num_attention_heads)
+        n_key_heads = int(getattr(config, "num_key_value_heads", None) or n_heads)
+        width = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+        return n_heads, n_key_heads, int(width)
 
     def module(self, site: Site | str) -> nn.Module:
         """The module at a site or path."""

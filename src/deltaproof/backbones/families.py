@@ -25,6 +25,8 @@ class Family:
     names: Mapping[str, str]
     """Role to module path inside a layer. Hybrid models have it in some of their layers only."""
     stack: Literal["encoder", "decoder"] = "encoder"
+    norms: Mapping[str, str] | None = None
+    """Of a post-norm family: `attention_norm` and `ffn_norm`, the norms behind the residual sums."""
     unreachable: Mapping[str, str] | None = None
     """Roles the model has but that no site can stand for, with the reason."""
 
@@ -42,9 +44,11 @@ _BERT_REST = {
     "ffn_in": "intermediate.dense",
     "ffn_out": "output.dense",
 }
+_BERT_NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
 _BERT = Family(
     "encoder.layer",
     {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value", **_BERT_REST},
+    norms=_BERT_NORMS,
 )
 _enter(_BERT, "bert", "roberta", "xlm-roberta", "camembert", "electra")
 
@@ -56,11 +60,12 @@ _DEBERTA_V2 = Family(
         "value": "attention.self.value_proj",
         **_BERT_REST,
     },
+    norms=_BERT_NORMS,
 )
 _enter(_DEBERTA_V2, "deberta-v2")  # DeBERTa-v3 checkpoints carry this model type too
 
 _INTERLEAVED = "their rows alternate head by head in one fused weight, so none of them is a range of rows"
-_DEBERTA = Family("encoder.layer", _BERT_REST, unreachable=dict.fromkeys(QKV, _INTERLEAVED))
+_DEBERTA = Family("encoder.layer", _BERT_REST, norms=_BERT_NORMS, unreachable=dict.fromkeys(QKV, _INTERLEAVED))
 _enter(_DEBERTA, "deberta")
 
 _MPNET = Family(
@@ -73,6 +78,7 @@ _MPNET = Family(
         "ffn_in": "intermediate.dense",
         "ffn_out": "output.dense",
     },
+    norms={"attention_norm": "attention.LayerNorm", "ffn_norm": "output.LayerNorm"},
 )
 _enter(_MPNET, "mpnet")
 
@@ -86,6 +92,7 @@ _DISTILBERT = Family(
         "ffn_in": "ffn.lin1",
         "ffn_out": "ffn.lin2",
     },
+    norms={"attention_norm": "sa_layer_norm", "ffn_norm": "output_layer_norm"},
 )
 _enter(_DISTILBERT, "distilbert")
 
@@ -99,6 +106,7 @@ _ALBERT = Family(
         "ffn_in": "ffn",
         "ffn_out": "ffn_output",
     },
+    norms={"attention_norm": "attention.LayerNorm", "ffn_norm": "full_layer_layer_norm"},
 )
 _enter(_ALBERT, "albert")
 

@@ -1,5 +1,6 @@
 """Load a pretrained model as a sequence classifier: one call, the same bits for the same seed."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -92,6 +93,20 @@ def as_backbone(
         unreachable=dict(family.unreachable or {}),
         notes=[*notes, *family_notes, *_layer_notes(model, sites, n_layers)],
     )
+
+
+def backbone_of(model: Any, tokenizer: Any, name: str = "a model in memory") -> Backbone:
+    """A `transformers` model in memory, ready for `attach`: a sequence classifier, or a causal language model.
+
+    A classifier's head is trained by every method; a language model has none, its output layer stays as it is.
+    The model itself is used, not a copy of it.
+    """
+    is_classifier = hasattr(model, "num_labels") and "ForSequenceClassification" in type(model).__name__
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(key.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    head = modules_on_top(model) if is_classifier else ()
+    return as_backbone(model, tokenizer, name, head, "", digest.hexdigest()[:16], ())
 
 
 def family_of(model: Any) -> tuple[Family, list[str]]:

@@ -19,6 +19,8 @@ def find_sites(model: nn.Module, family: Family, head: Sequence[str]) -> tuple[S
     for role, name in family.names.items():
         present = next((site for site in found if site.role == role), None)
         _require(model, present, joined(layers[0], name))
+    for index, path in enumerate(layers):
+        found += _places_in_layer(model, family, path, index, found)
     found += _norm_sites(model, family, layers, head)
     found += _embedding_sites(model, family)
     found += _head_sites(model, family, head)
@@ -52,6 +54,12 @@ def is_norm(module: nn.Module) -> bool:
     """Whether this is a norm with a weight, told by the class name: each family has an RMS norm of its own."""
     weight = getattr(module, "weight", None)
     return "norm" in type(module).__name__.lower() and weight is not None and weight.ndim == 1
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether this is a non-linearity, told by where its class stands."""
+    home = type(module).__module__
+    return home in ("transformers.activations", "torch.nn.modules.activation") and not list(module.parameters())
 
 
 def token_embedding(model: Any) -> Any:
@@ -121,6 +129,29 @@ def _fused_size(model: nn.Module, role: str, site: Site, n_sharing: int) -> int:
 
 def _within(path: str, parents: Iterable[str]) -> bool:
     return any(path == parent or path.startswith(parent + ".") for parent in parents)
+
+
+def _places_in_layer(
+    model: nn.Module, family: Family, layer_path: str, layer: int, linear: Sequence[Site]
+) -> Iterator[Site]:
+    """The layer itself, its attention, its non-linearity, and the norms behind its residual sums."""
+    here = {site.role: site for site in linear if site.layer == layer}
+    width = next((here[role].d_out for role in ("ffn_out", "attention_out") if role in here), None)
+    if width is None:
+        return
+    yield Site(layer_path, "layer", layer, width, width, stack=family.stack)
+    attention = None
+    if "query" in here:
+        attention = here["query"].path.rpartition(".")[0]
+        yield Site(attention, "attention", layer, width, width, stack=family.stack)
+    if "ffn_in" in here:
+        for name, module in model.get_submodule(layer_path).named_modules():
+            path = joined(layer_path, name)
+            if is_activation(module) and (attention is None or not _within(path, [attention])):
+                inner = here["ffn_in"].d_out
+                yield Site(path, "activation", layer, inner, inner, stack=family.stack)
+    for role, name in (family.norms or {}).items():
+        yield Site(joined(layer_path, name), role, layer, width, width, stack=family.stack)
 
 
 def _norm_sites(model: nn.Module, family: Family, layers: Sequence[str], head: Sequence[str]) -> Iterator[Site]:

@@ -11,6 +11,11 @@ ROLES: dict[str, str] = {
     "norm": "every layer norm or RMS norm, those outside of layers included",
     "embedding": "the tables of tokens, positions and segments",
     "head": "the linear maps from the pooled state to the outputs",
+    "layer": "a whole layer: its output is the residual stream",
+    "attention": "where queries, keys and values meet",
+    "activation": "the non-linearity of the feed-forward block",
+    "attention_norm": "the norm behind the attention's residual sum, in models that norm there (BERT)",
+    "ffn_norm": "the norm behind the feed-forward block's residual sum, in models that norm there (BERT)",
 }
 
 QKV = ("query", "key", "value")

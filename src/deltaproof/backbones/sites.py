@@ -11,7 +11,7 @@ class Site:
     """One role's weight: the module that holds it, and its rows where several roles share that module.
 
     An embedding is the linear map of one-hot tokens, so its `d_in` counts tokens and it is stored transposed.
-    A norm has `d_in == d_out`, its width.
+    A norm, an activation, an attention and a layer have `d_in == d_out`, their width.
     """
 
     path: str
@@ -29,9 +29,17 @@ class Site:
     attention: Literal["self", "cross"] = "self"
 
     @property
+    def has_weight(self) -> bool:
+        return self.role not in WITHOUT_WEIGHT
+
+    @property
     def name(self) -> str:
         """Unique and stable: the path, with the role in brackets where roles share the module."""
         return self.path if self.rows is None else f"{self.path}[{self.role}]"
+
+
+WITHOUT_WEIGHT = ("layer", "attention", "activation")
+"""Roles of places that hold no weight of their own."""
 
 
 def weight_of(module: nn.Module, site: Site) -> Tensor:

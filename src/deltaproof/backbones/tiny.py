@@ -1,6 +1,5 @@
 """Random models of each family, a few thousand weights each, with real tokenizers made on the spot: for tests."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import torch
 
 from deltaproof.backbones.backbone import Backbone
-from deltaproof.backbones.head import modules_on_top
-from deltaproof.backbones.load import PROBLEM_TYPES, as_backbone
+from deltaproof.backbones.load import PROBLEM_TYPES, backbone_of
 from deltaproof.backbones.quiet import quiet
 from deltaproof.errors import ConfigError, nearest
 from deltaproof.seeding import sub_seed
@@ -81,12 +79,16 @@ def tiny_backbone(
     config.id2label = {index: f"LABEL_{index}" for index in range(n_outputs)}
     config.label2id = {label: index for index, label in config.id2label.items()}
     config.problem_type = PROBLEM_TYPES[kind]
-    model = _seeded(AutoModelForSequenceClassification, config, seed)
-    digest = hashlib.sha256(config.to_json_string().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    name = f"tiny-{family}"
-    return as_backbone(model, tokenizer, name, modules_on_top(model), "", digest.hexdigest()[:16], ())
+    return backbone_of(_seeded(AutoModelForSequenceClassification, config, seed), tokenizer, f"tiny-{family}")
+
+
+def tiny_language_model(family: str, seed: int = 0, dropout: float = 0.0) -> Backbone:
+    """A random causal language model of this family, which can `generate`: width 32, two layers."""
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tiny_tokenizer(family)
+    model = _seeded(AutoModelForCausalLM, _config(family, tokenizer, dropout), seed)
+    return backbone_of(model, tokenizer, f"tiny-{family}")
 
 
 def save_tiny(family: str, folder: str | Path, seed: int = 0, dropout: float = 0.0) -> Path:

@@ -1,9 +1,9 @@
 """Methods: each is one file, registered under its name when this package is imported."""
 
-from deltaproof.methods import bitfit, dora, full, head, ia3, ln_tune, lora, peft_bridge
+from deltaproof.methods import bitfit, combine, dora, full, head, ia3, ln_tune, lora, peft_bridge
 from deltaproof.methods.base import METHODS, Method, method, method_from
 
 __all__ = [
-    "METHODS", "Method", "bitfit", "dora", "full", "head", "ia3", "ln_tune", "lora", "method", "method_from",
+    "METHODS", "Method", "bitfit", "combine", "dora", "full", "head", "ia3", "ln_tune", "lora", "method", "method_from",
     "peft_bridge",
 ]  # fmt: skip

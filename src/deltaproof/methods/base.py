@@ -32,8 +32,16 @@ class Method(Settings):
     """When to use it."""
     learning_rate: ClassVar[float]
     """Where the tuning grid is centred."""
+    start: ClassVar[str]
+    """Start values, in words."""
+    where: ClassVar[str]
+    """Where it attaches."""
+    differences: ClassVar[str]
+    """What differs from the paper, and why; `none`."""
     starts_as_base: ClassVar[bool] = True
     """Whether a fresh method leaves the model's output as it was; a method that does not says why in its docstring."""
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Fields that an expression may give without their names."""
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         """Which edit goes to which site; None stands for the whole model."""
@@ -43,6 +51,11 @@ class Method(Settings):
     def grid_centre(self) -> float:
         """The learning rate that tuning starts from."""
         return self.learning_rate
+
+    @property
+    def is_base_at_start(self) -> bool:
+        """Whether these settings leave the model's output as it was; `starts_as_base` unless a setting decides."""
+        return self.starts_as_base
 
     def notes(self, backbone: Backbone) -> list[str]:
         """What a reader should know of this method on this model."""
@@ -99,11 +112,22 @@ def expression(name: str, fields: dict[str, Any]) -> str:
 
 
 def _build(name: str, arguments: list[Any], fields: dict[str, Any]) -> Method:
-    if arguments:
-        raise ConfigError(f"`{name}` takes its settings by name, got {arguments!r}; write for example `lora(rank=8)`")
-    if name not in METHODS and is_peft_type(name):
+    arguments = [_read(argument) for argument in arguments]
+    fields = {key: _read(value) for key, value in fields.items()}
+    if name not in METHODS and is_peft_type(name) and not arguments:
         return METHODS["peft"](**{"type": name.removeprefix("peft_"), "config": fields})
-    return METHODS[name](**fields)
+    kind = METHODS[name]
+    if len(arguments) > len(kind.positional) and kind.positional != ("methods",):
+        raise ConfigError(f"`{name}` takes its settings by name, got {arguments!r}; write for example `lora(rank=8)`")
+    return kind(*arguments, **fields)
+
+
+def _read(value: Any) -> Any:
+    """A method where an expression holds one, inside of lists too; anything else as it is."""
+    if isinstance(value, list):
+        return [_read(entry) for entry in value]
+    is_call = isinstance(value, tuple) and len(value) == 3 and isinstance(value[1], list) and isinstance(value[2], dict)
+    return _build(*value) if is_call else value
 
 
 class LinearMethod(Method):

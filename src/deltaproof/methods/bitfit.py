@@ -33,6 +33,9 @@ class BitFit(Method):
     trains = "d_out per layer that has a bias, d per LayerNorm"
     advice = "Tiny and cheap; for small data sets on encoders. Models without biases get new ones."
     learning_rate = 1e-3
+    start = "the base's biases as they are; new ones at zero"
+    where = "every bias of the base; on models without any, new ones on the linear layers"
+    differences = "new biases on models that have none, which the paper's (BERT) all have"
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         biases = _biases(backbone)

@@ -61,6 +61,9 @@ class DoRA(LoRA):
     trains = "r (d_in + d_out) + d_out per layer"
     advice = "Where LoRA at a low rank falls short; a step costs more."
     learning_rate = 5e-4
+    start = "as LoRA, with m = |W|_row"
+    where = "every linear layer of `roles`"
+    differences = "none; the length is held constant in the backward pass, as the paper proposes"
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         for site in self.sites(backbone):

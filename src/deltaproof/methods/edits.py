@@ -1,20 +1,17 @@
-"""What a method may do at a site: train what is there, change the weight or the output, or wrap the whole model."""
+"""What a method may do at a site: train what is there, change the weight, the output, the input or the attention, or
+wrap the whole model."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltaproof.backbones.sites import Site
+from deltaproof.methods.context import Context
 
-@dataclass
-class Context:
-    """What the model was called with in the forward pass under way; edits may read it."""
-
-    attention_mask: Tensor | None = None
-    """(batch, tokens), 1 for real tokens."""
+__all__ = ["AttentionEdit", "BranchEdit", "Context", "Edit", "ModelEdit", "OutputEdit", "Unfreeze", "WeightEdit"]
 
 
 class Edit(nn.Module):
@@ -38,13 +35,25 @@ class Edit(nn.Module):
 
     def progress(self) -> dict[str, Tensor]:
         """What the edit remembers from one step to the next beyond its parameters: a training that resumes needs it."""
-        return dict(self.named_buffers())
+        return self.stored_buffers()
 
     @torch.no_grad()
     def resume(self, progress: dict[str, Tensor]) -> None:
         """Take up what `progress` gave."""
-        for name, buffer in self.named_buffers():
+        for name, buffer in self.stored_buffers().items():
             buffer.copy_(progress[name])
+
+    def stored_buffers(self) -> dict[str, Tensor]:
+        """What is saved beside the parameters: every buffer but those registered with `persistent=False`."""
+        stored = self.state_dict(keep_vars=True)
+        return {name: buffer for name, buffer in self.named_buffers() if name in stored}
+
+    def verify(self, stored: dict[str, Tensor]) -> None:
+        """Stored values are about to be loaded; an edit may look whether they fit this model.
+
+        Raises:
+            ConfigError: they do not.
+        """
 
     def reachable_dimension(self) -> int:
         """Dimension of the set that the edit can reach; its number of parameters unless they overlap in effect."""
@@ -70,8 +79,11 @@ class WeightEdit(Edit):
         """The change of the weight, (d_out, d_in)."""
         raise NotImplementedError
 
-    def delta_bias(self, bias: Tensor) -> Tensor | None:
-        """The change of the bias, (d_out,), or None where the method leaves it alone."""
+    def delta_bias(self, bias: Tensor | None) -> Tensor | None:
+        """The change of the bias, (d_out,), or None where the method leaves it alone.
+
+        `bias` is None where the site has none: an edit that adds one there all the same cannot be merged there.
+        """
         return None
 
     def contribution(self, x: Tensor, output: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -83,7 +95,7 @@ class WeightEdit(Edit):
             weight: the frozen W, (d_out, d_in).
             bias: the frozen b, (d_out,), or None.
         """
-        return F.linear(x, self.delta(weight), None if bias is None else self.delta_bias(bias))
+        return F.linear(x, self.delta(weight), self.delta_bias(bias))
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """A (r, d_in) and B (d_out, r) with delta = B A, scale included, for an edit that has that form."""
@@ -102,6 +114,50 @@ class OutputEdit(Edit):
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
         raise NotImplementedError
+
+
+class BranchEdit(Edit):
+    """h' = h + branch(x): a branch beside or behind a site. Several at one place all see the frozen values and add up.
+
+    The sum stands at the site's output, or, with `side = "input"`, at its input: the one place where a value that
+    enters a norm, such as a post-norm model's residual sum, can be met.
+    """
+
+    side: Literal["input", "output"] = "output"
+    """Where the branch is added."""
+    reads: Site | None = None
+    """The site whose input is x; None: x is the value that the branch is added to."""
+    through_site: bool = False
+    """With `side = "input"`: x is what the site makes of its input, norm(h) for a norm, instead of the input itself."""
+
+    def branch(self, x: Tensor, context: Context) -> Tensor:
+        """What is added.
+
+        Args:
+            x: (batch, tokens, width of where it is read).
+        Returns:
+            (batch, tokens, width of where it is added).
+        """
+        raise NotImplementedError
+
+
+class AttentionEdit(Edit):
+    """A change inside attention, at a site of role `attention`: further keys and values, or other scores."""
+
+    changes_scores: bool = False
+    """Whether `scores` does anything: attention maps are then made in full, which fused attention avoids."""
+
+    def keys_and_values(self, context: Context) -> tuple[Tensor, Tensor] | None:
+        """Keys and values that every token may attend to, each (heads of keys, extra tokens, width of a head)."""
+        return None
+
+    def scores(self, scores: Tensor, context: Context) -> Tensor:
+        """Other attention scores, before mask and softmax.
+
+        Args:
+            scores: q k^T / sqrt(width of a head), (batch, heads, queries, keys), further keys not among them.
+        """
+        return scores
 
 
 class ModelEdit(Edit):

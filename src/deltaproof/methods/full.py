@@ -18,6 +18,9 @@ class Full(Method):
     trains = "all parameters"
     advice = "The reference; worth its memory when the data is large or the task is far from what the base learned."
     learning_rate = 5e-5
+    start = "the base as it is"
+    where = "every parameter"
+    differences = "none"
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         yield None, Unfreeze(name for name, _ in backbone.model.named_parameters())

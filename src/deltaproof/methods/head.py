@@ -18,6 +18,9 @@ class Head(Method):
     trains = "0 (the head alone)"
     advice = "The floor: if another method does not beat it, do not adapt the base."
     learning_rate = 5e-3
+    start = "the head as every method starts it"
+    where = "nothing but the head"
+    differences = "none"
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         yield from ()

@@ -7,16 +7,42 @@ import torch
 from torch import Tensor, nn
 
 from deltaproof.backbones.sites import Site, bias_of, weight_of
-from deltaproof.methods.edits import Context, Edit, OutputEdit, WeightEdit
+from deltaproof.methods.edits import BranchEdit, Context, Edit, OutputEdit, WeightEdit
 
 Placed = list[tuple[Site, Edit]]
+ModuleOf = Callable[[Site], nn.Module]
 
 
-def hook_up(module: nn.Module, here: Placed, context: Context) -> Any:
-    """Make a module answer as its edits say; returns the handle that takes the hook off."""
-    if len(here) == 1 and isinstance(here[0][1], WeightEdit) and here[0][1].changes_input:
-        return module.register_forward_pre_hook(_input_hook(here[0][1]))
-    return module.register_forward_hook(_output_hook(here, context))
+def hook_up(module: nn.Module, here: Placed, context: Context, module_of: ModuleOf) -> list[Any]:
+    """Make a module answer as its edits say; returns the handles that take the hooks off."""
+    handles: list[Any] = []
+    taps = {edit: Tap() for _, edit in here if isinstance(edit, BranchEdit) and edit.reads is not None}
+    for edit, tap in taps.items():
+        handles.append(module_of(edit.reads).register_forward_pre_hook(tap))  # type: ignore[arg-type]
+    entering = [edit for _, edit in here if isinstance(edit, BranchEdit) and edit.side == "input"]
+    if entering:
+        handles.append(module.register_forward_pre_hook(_branch_in_hook(entering, taps, context)))
+    leaving = [(site, edit) for site, edit in here if edit not in entering]
+    if len(leaving) == 1 and isinstance(leaving[0][1], WeightEdit) and leaving[0][1].changes_input:
+        handles.append(module.register_forward_pre_hook(_input_hook(leaving[0][1])))
+    elif leaving:
+        handles.append(module.register_forward_hook(_output_hook(leaving, taps, context)))
+    return handles
+
+
+class Tap:
+    """Keeps what goes into a module until the branch that reads it takes it."""
+
+    def __init__(self) -> None:
+        self.x: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.x = inputs[0]
+
+    def take(self) -> Tensor:
+        x, self.x = self.x, None
+        assert x is not None, "what a branch reads is computed before what it is added to"
+        return x
 
 
 def _input_hook(edit: WeightEdit) -> Callable[..., Any]:
@@ -26,8 +52,23 @@ def _input_hook(edit: WeightEdit) -> Callable[..., Any]:
     return hook
 
 
-def _output_hook(here: Placed, context: Context) -> Callable[..., Any]:
-    """Weight edits all see the site's frozen input, weight and output, and add up; output edits follow in order."""
+def _branch_in_hook(edits: list[BranchEdit], taps: dict[BranchEdit, Tap], context: Context) -> Callable[..., Any]:
+    """Branches that are added to what goes into a module; all see the same input, and they add up."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        h = inputs[0]
+        changed = h
+        for edit in edits:
+            # `forward` itself, which no hook watches: the hook we are in would call itself without end
+            x = taps[edit].take() if edit in taps else module.forward(h) if edit.through_site else h
+            changed = changed + _branch(edit, x, context).to(h.dtype)
+        return (changed, *inputs[1:])
+
+    return hook
+
+
+def _output_hook(here: Placed, taps: dict[BranchEdit, Tap], context: Context) -> Callable[..., Any]:
+    """Changes of weights and branches see the site's frozen input and output and add up; output edits follow."""
     here = sorted(here, key=lambda placed: isinstance(placed[1], OutputEdit))  # stable
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
@@ -35,25 +76,40 @@ def _output_hook(here: Placed, context: Context) -> Callable[..., Any]:
         changed = frozen
         for site, edit in here:
             rows = slice(*site.rows) if site.rows else slice(None)
+            if isinstance(edit, OutputEdit) and site.rows is None:
+                changed = edit(changed, context).to(frozen.dtype)
+                continue
             if isinstance(edit, WeightEdit):
-                change = _contribution(module, site, edit, inputs[0], frozen[..., rows]).to(frozen.dtype)
+                change = _contribution(module, site, edit, inputs[0], frozen[..., rows])
+            elif isinstance(edit, BranchEdit):
+                change = _branch(edit, taps[edit].take() if edit in taps else frozen[..., rows], context)
             else:
                 before = changed[..., rows]
                 change = edit(before, context).to(frozen.dtype) - before
+            change = change.to(frozen.dtype)
             changed = changed + (change if site.rows is None else _embed(change, site.rows, frozen.shape[-1]))
         return changed if rest is None else (changed, *rest)
 
     return hook
 
 
+def _branch(edit: BranchEdit, x: Tensor, context: Context) -> Tensor:
+    """What the branch adds, reckoned in the precision of its parameters unless autocast takes care of that."""
+    return edit.branch(x if torch.is_autocast_enabled(x.device.type) else x.to(_dtype(edit, x)), context)
+
+
 def _contribution(module: nn.Module, site: Site, edit: WeightEdit, x: Tensor, output: Tensor) -> Tensor:
     """The edit's contribution, reckoned in the precision of its parameters unless autocast takes care of that."""
     weight, bias = weight_of(module, site), bias_of(module, site)
     if not torch.is_autocast_enabled(x.device.type):
-        dtype = next((parameter.dtype for parameter in edit.parameters()), x.dtype)
+        dtype = _dtype(edit, x)
         x, output, weight = x.to(dtype), output.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     return edit.contribution(x, output, weight, bias)
+
+
+def _dtype(edit: Edit, x: Tensor) -> torch.dtype:
+    return next((parameter.dtype for parameter in edit.parameters()), x.dtype)
 
 
 def _embed(change: Tensor, rows: tuple[int, int], width: int) -> Tensor:

@@ -22,8 +22,8 @@ class OutputGain(WeightEdit):
     def delta(self, weight: Tensor) -> Tensor:
         return (self.gain - 1)[:, None] * weight
 
-    def delta_bias(self, bias: Tensor) -> Tensor:
-        return (self.gain - 1) * bias
+    def delta_bias(self, bias: Tensor | None) -> Tensor | None:
+        return None if bias is None else (self.gain - 1) * bias
 
     def contribution(self, x: Tensor, output: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return (self.gain - 1).to(output.dtype) * output
@@ -58,6 +58,9 @@ class IA3(LinearMethod):
     trains = "d_out per key and value, d_in per second feed-forward layer"
     advice = "Among the smallest that merge into the base; wants a high learning rate."
     learning_rate = 1e-2
+    start = "l = 1, which is the base"
+    where = "the outputs of key and value, the input of the second feed-forward layer"
+    differences = "none"
 
     roles: tuple[str, ...] = ("key", "value", "ffn_out")
     """Roles that get a gain: on the input for `ffn_out`, on the output otherwise."""

@@ -18,6 +18,9 @@ class LNTune(Method):
     trains = "2 d per LayerNorm, d per RMSNorm"
     advice = "Very few parameters; strong on little data and few-shot tasks."
     learning_rate = 1e-3
+    start = "the base's gains and shifts"
+    where = "every norm, the embeddings' and the last one included"
+    differences = "the paper tunes vision transformers; RMS norms (Llama) have a gain and no shift"
 
     layers: tuple[int, ...] | None = None
     """Numbers of the transformer layers whose norms are trained, from 0; every norm of the model when left out."""

@@ -53,6 +53,9 @@ class LoRA(LinearMethod):
     trains = "r (d_in + d_out) per layer"
     advice = "The default of parameter-efficient tuning: near full fine-tuning when all linear layers get it."
     learning_rate = 5e-4
+    start = "A uniform as in the authors' code (Kaiming, a = sqrt(5)), B = 0, which is the base"
+    where = "every linear layer of `roles`; a fused weight gets factors of its own for each role"
+    differences = "on all linear layers instead of queries and values alone, after later findings; no bias is trained"
 
     rank: int = pydantic.Field(default=8, ge=1)
     """Rank r of the update."""

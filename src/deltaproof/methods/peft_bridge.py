@@ -51,6 +51,9 @@ class Peft(Method):
     trains = "as the method of that name"
     advice = "For what is not built in; `deltaproof list methods` names them all."
     learning_rate = 1e-3
+    start = "peft's own"
+    where = "peft's own choice for the model, or all linear layers where it has none"
+    differences = "whatever peft's code does"
     starts_as_base = False  # true of most, but not of all that peft has
 
     type: str

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site, bias_of, weight_of
 from deltaproof.errors import ConfigError
+from deltaproof.methods.attention import edit_attention
 from deltaproof.methods.base import Method
-from deltaproof.methods.edits import Context, Edit, ModelEdit, Unfreeze, WeightEdit
+from deltaproof.methods.edits import AttentionEdit, Context, Edit, ModelEdit, Unfreeze, WeightEdit
 from deltaproof.methods.hooks import hook_up
 from deltaproof.seeding import generator
 
@@ -29,9 +30,26 @@ class Tuned(nn.Module):
         self.context = Context()
         self._hooks: list[Any] = []
 
-    def forward(self, **batch: Any) -> Any:
-        self.context.attention_mask = batch.get("attention_mask")
+    def forward(self, prompt_lengths: Tensor | None = None, **batch: Any) -> Any:
+        """Answer like the model.
+
+        Args:
+            prompt_lengths: (batch,) how many real tokens of each row are the prompt, where not all of them are: for
+                methods that act at the prompt's tokens, when a causal model is trained on prompt and answer.
+        """
+        self.context.prompt_lengths = prompt_lengths
         return self.model(**batch)
+
+    @torch.no_grad()
+    def generate(self, **arguments: Any) -> Tensor:
+        """Answer like the model's own `generate`; what is given is the prompt, what is generated is not."""
+        self.context.prompt_lengths = None
+        self.context.n_prompt_columns = arguments["input_ids"].shape[1]
+        try:
+            answer: Tensor = self.model.generate(**arguments)  # type: ignore[operator]
+            return answer
+        finally:
+            self.context.n_prompt_columns = None
 
     def placed(self) -> Iterator[tuple[Site | None, Edit]]:
         """Each edit with its site; None stands for the whole model."""
@@ -68,7 +86,7 @@ class Tuned(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """What one more task adds: all that was trained and the edits' buffers, by stable names."""
-        buffers = dict(self._edit_tensors(lambda edit: edit.named_buffers()))
+        buffers = dict(self._edit_tensors(lambda edit: edit.stored_buffers().items()))
         return {name: tensor.detach() for name, tensor in {**self.trained(), **buffers}.items()}
 
     @torch.no_grad()
@@ -86,6 +104,10 @@ class Tuned(nn.Module):
                     f"`{name}` must have the shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}; "
                     f"load the state with the method, labels and model it was made with"
                 )
+        for place, (_, edit) in zip(self.places(), self.placed(), strict=True):
+            start = f"{place}."
+            edit.verify({name.removeprefix(start): value for name, value in state.items() if name.startswith(start)})
+        for name, tensor in state.items():
             own[name].copy_(tensor)
 
     @property
@@ -106,13 +128,22 @@ class Tuned(nn.Module):
 
     @property
     def mergeable(self) -> bool:
-        return all(edit.mergeable for _, edit in self.placed())
+        return all(edit.mergeable and not self._adds_a_bias(site, edit) for site, edit in self.placed())
+
+    def _adds_a_bias(self, site: Site | None, edit: Edit) -> bool:
+        """Whether the edit would need a bias where its site has none."""
+        if not isinstance(edit, WeightEdit) or site is None or bias_of(self.backbone.module(site), site) is not None:
+            return False
+        return edit.delta_bias(None) is not None
 
     @torch.no_grad()
     def merge(self) -> nn.Module:
         """Fold every edit into the base weights and let go of the hooks; returns the plain model."""
         if not self.mergeable:
-            raise ConfigError(f"only changes of weights can be merged, `{self.method.label}` is more; keep it attached")
+            raise ConfigError(
+                f"only changes of weights and biases that the model has can be merged, `{self.method.label}` is more; "
+                f"keep it attached"
+            )
         additions = []
         for site, edit in self.placed():
             if isinstance(edit, ModelEdit):
@@ -145,13 +176,22 @@ class Tuned(nn.Module):
     def hook_up(self) -> None:
         """Let the edits act; `attach` calls this once."""
         by_path: dict[str, list[tuple[Site, Edit]]] = defaultdict(list)
+        in_attention: list[tuple[Site, AttentionEdit]] = []
         for site, edit in self.placed():
             if isinstance(edit, ModelEdit):
                 self.model = edit.wrap(self.model, self.backbone.head)
+            elif isinstance(edit, AttentionEdit) and site is not None:
+                in_attention.append((site, edit))
             elif site is not None:
                 by_path[site.path].append((site, edit))
+        self._hooks.append(self.backbone.model.register_forward_pre_hook(self._read_call, with_kwargs=True))
         for path, here in by_path.items():
-            self._hooks.append(hook_up(self.backbone.module(path), here, self.context))
+            self._hooks += hook_up(self.backbone.module(path), here, self.context, self.backbone.module)
+        if in_attention:
+            self._hooks.append(edit_attention(self.backbone, in_attention, self.context))
+
+    def _read_call(self, model: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        self.context.read(arguments)
 
 
 def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
@@ -169,8 +209,8 @@ def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
         parameters[name].requires_grad_(True)
     tuned = Tuned(backbone, method, placed)
     for (site, edit), place in zip(placed, tuned.places(), strict=True):
-        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.d_in else None
+        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.has_weight else None
         edit.start(weight, generator(seed, "method", place))
-    tuned.hook_up()
     tuned.edits.to(next(backbone.model.parameters()).device)
+    tuned.hook_up()
     return tuned

@@ -45,7 +45,7 @@ def a_fresh_method_leaves_the_model_as_it_was(method: Method, bench: Bench) -> N
     with torch.no_grad():
         before = backbone.model.eval()(**bench.batch(backbone)).logits
     after = bench.answers(attach(backbone, method))
-    if method.starts_as_base:
+    if method.is_base_at_start:
         _assert_close(after, before, 1e-5)
     else:
         assert type(method).__doc__, "a method that does not start as the base gives the reason in its docstring"
@@ -80,7 +80,7 @@ def the_contribution_is_the_delta(method: Method, bench: Bench) -> None:
     draw = torch.Generator().manual_seed(0)
     for site, edit, weight, bias in _weight_edits(tuned):
         x = torch.randn(2, 3, site.d_in, generator=draw)
-        wanted = F.linear(x, edit.delta(weight), None if bias is None else edit.delta_bias(bias))
+        wanted = F.linear(x, edit.delta(weight), edit.delta_bias(bias))
         for mode in (False, True) if not _drops(edit) else (False,):
             edit.train(mode)
             got = edit.contribution(x, F.linear(x, weight, bias), weight, bias)
