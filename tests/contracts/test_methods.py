@@ -122,7 +122,7 @@ def test_bitfit_finds_the_biases_that_deberta_calls_otherwise():
 
 def test_a_method_that_is_no_change_of_weights_is_not_merged():
     tuned = attach(tiny_backbone("llama"), method_from("bitfit"))
-    with pytest.raises(ConfigError, match="only changes of weights and biases .* `bitfit` is more; keep it attached"):
+    with pytest.raises(ConfigError, match=r"only changes of weights and biases .* `bitfit` is more; keep it attached"):
         tuned.merge()
 
 
