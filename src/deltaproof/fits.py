@@ -1,0 +1,274 @@
+"""Curves over parameters or examples: how fast a score grows, whether returns diminish, and where two methods cross.
+
+Every interval comes from one bootstrap over seeds and test units, crossed, since both decide where a point lies: units
+are drawn jointly for all points, which were scored on the same test set, and seeds jointly for all points of a curve.
+Source of the resampling: Efron and Tibshirani, 1993, An Introduction to the Bootstrap, ch. 13 (percentile intervals).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar, nnls
+
+from deltaproof.errors import DataError
+
+Array = NDArray[np.float64]
+Curve = Mapping[float, Array]
+"""x (parameters, examples) to the scores of its runs, (seeds, units), higher is better."""
+EXPONENTS = (0.01, 4.0)
+"""Range in which exponents are looked for; a fit that ends at an end of it says so."""
+N_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """An estimate and where it would lie with other seeds and another test set."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_positive(self) -> bool:
+        return self.low > 0
+
+    @property
+    def is_negative(self) -> bool:
+        return self.high < 0
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """error = floor + scale * x^-exponent."""
+
+    floor: Bounds
+    scale: Bounds
+    exponent: Bounds
+    is_at_edge: bool
+    """Whether the exponent ended at the edge of the range that was searched: then the data do not determine it."""
+
+    def at(self, x: float) -> float:
+        return float(self.floor.value + self.scale.value * x**-self.exponent.value)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the score grows with x."""
+
+    gains: tuple[Bounds, ...]
+    """Gain per doubling of x, between neighbouring points."""
+    bend: Bounds
+    """Change of the gain per doubling from one doubling to the next, averaged: below zero where returns diminish."""
+    bend_in_x: Bounds
+    """The same per unit of x, in units of the whole gain: the weaker claim, that the curve is concave."""
+    aicc_concave: float
+    """Of score = a - b x^-c."""
+    aicc_linear: float
+    """Of score = a + b x."""
+    verdict: Literal["diminishing", "not diminishing", "cannot tell"]
+    """Of the gain per doubling."""
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where one method overtakes the other."""
+
+    verdict: Literal["crossover", "no crossover in range", "cannot tell"]
+    at: Bounds | None
+    """The x of the crossing, where draws cross at all."""
+    crossing_fraction: float
+    """Share of the draws in which the curves cross exactly once."""
+    ahead_before: str
+    """Which method is ahead at the smallest x."""
+    ahead_after: str
+
+
+def power_law(curve: Curve, n_draws: int = N_DRAWS, seed: int = 0) -> PowerLaw:
+    """Fit error = c + a x^-b to 1 - score, with 0 <= c and 0 <= a; x counts examples.
+
+    Raises:
+        DataError: fewer than four points, for three parameters.
+
+    >>> points = {float(x): np.full((1, 4), 1 - 0.1 - 2 * x**-0.5) for x in (64, 256, 1024, 4096)}
+    >>> fit = power_law(points, n_draws=2)
+    >>> round(fit.floor.value, 3), round(fit.scale.value, 3), round(fit.exponent.value, 3)
+    (0.1, 2.0, 0.5)
+    """
+    _require_points(curve, 4, "a power law")
+    x = _xs(curve)
+
+    def fit(means: Array) -> Array:
+        return _power_law(x, 1 - means)
+
+    value = fit(_means(curve))
+    draws = np.stack([fit(means) for means in _draws([curve], n_draws, seed, lambda drawn: drawn[0])])
+    floor, scale, exponent = (_bounds(value[at], draws[:, at]) for at in range(3))
+    edge = min(abs(math.log(exponent.value / end)) for end in EXPONENTS) < 0.02
+    return PowerLaw(floor, scale, exponent, edge)
+
+
+def growth(curve: Curve, n_draws: int = N_DRAWS, seed: int = 0) -> Growth:
+    """Gains per doubling, whether they shrink, and which of a concave and a straight curve fits better.
+
+    Raises:
+        DataError: fewer than three points.
+    """
+    _require_points(curve, 3, "diminishing returns")
+    x = _xs(curve)
+    means = _means(curve)
+    drawn = np.stack(list(_draws([curve], n_draws, seed, lambda drawn: drawn[0])))
+    gains = tuple(_bounds(value, column) for value, column in zip(_gains(x, means), _gains(x, drawn).T, strict=True))
+    bend = _bounds(float(_bend(np.log2(x), means)), _bend(np.log2(x), drawn))
+    whole = np.maximum(np.abs(drawn[:, -1] - drawn[:, 0]), 1e-12)
+    scaled = (x - x[0]) / (x[-1] - x[0])
+    bend_in_x = _bounds(_bend(scaled, means) / max(abs(means[-1] - means[0]), 1e-12), _bend(scaled, drawn) / whole)
+    verdict: Literal["diminishing", "not diminishing", "cannot tell"] = "cannot tell"
+    if bend.is_negative:
+        verdict = "diminishing"
+    elif bend.low >= 0 and means[-1] > means[0]:
+        verdict = "not diminishing"
+    concave, linear = _aicc_of_concave(x, means), _aicc_of_line(x, means)
+    return Growth(gains, bend, bend_in_x, concave, linear, verdict)
+
+
+def crossover(curves: Mapping[str, Curve], n_draws: int = N_DRAWS, seed: int = 0, certain: float = 0.95) -> Crossover:
+    """Where the second of two curves overtakes the first, or the other way round, on a logarithmic x.
+
+    A crossing is a change of sign of the difference, placed by straight lines between neighbouring points. "crossover"
+    and "no crossover in range" are said when at least the share `certain` of the draws agrees.
+
+    Raises:
+        DataError: not two curves, fewer than two common points, or other test units.
+    """
+    if len(curves) != 2:
+        raise DataError(f"a crossover is of two curves, got {len(curves)}; name two methods")
+    (one, first), (two, second) = curves.items()
+    common = sorted(set(first) & set(second))
+    _require_points({x: first[x] for x in common}, 2, "a crossover")
+    pair = [{x: first[x] for x in common}, {x: second[x] for x in common}]
+    x = np.log(np.array(common))
+    means = _means(pair[0]) - _means(pair[1])
+    draws = np.stack(list(_draws(pair, n_draws, seed, lambda drawn: drawn[0] - drawn[1])))
+    crossings = [_crossing(x, difference) for difference in draws]
+    found = np.array([at for at in crossings if at is not None])
+    share = len(found) / len(draws)
+    never = float(np.mean((draws > 0).all(axis=1) | (draws < 0).all(axis=1)))
+    verdict: Literal["crossover", "no crossover in range", "cannot tell"] = "cannot tell"
+    if share >= certain:
+        verdict = "crossover"
+    elif never >= certain:
+        verdict = "no crossover in range"
+    here = _crossing(x, means)
+    at = _bounds(float(np.exp(here)), np.exp(found)) if here is not None and len(found) else None
+    return Crossover(verdict, at, share, one if means[0] > 0 else two, one if means[-1] > 0 else two)
+
+
+def _draws(curves: Sequence[Curve], n_draws: int, seed: int, of: Callable[[list[Array]], Array]) -> list[Array]:
+    """`of` the curves' mean scores, each (points,), in every draw of units and seeds."""
+    units = {scores.shape[1] for curve in curves for scores in curve.values()}
+    if len(units) != 1:
+        raise DataError(
+            f"points of a curve must be scored on one test set, got sets of {sorted(units)} units; use the "
+            f"same test file"
+        )
+    (n_units,) = units
+    n_seeds = min(len(scores) for curve in curves for scores in curve.values())
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(n_draws):
+        weights = np.bincount(draw.integers(n_units, size=n_units), minlength=n_units) / n_units
+        seeds = draw.integers(n_seeds, size=n_seeds)
+        found.append(
+            of([np.array([curve[x][seeds].mean(axis=0) @ weights for x in sorted(curve)]) for curve in curves])
+        )
+    return found
+
+
+def _means(curve: Curve) -> Array:
+    return np.array([curve[x].mean() for x in sorted(curve)])
+
+
+def _xs(curve: Curve) -> Array:
+    return np.array(sorted(curve), dtype=float)
+
+
+def _bounds(value: float, draws: Array) -> Bounds:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Bounds(float(value), float(low), float(high))
+
+
+def _power_law(x: Array, errors: Array) -> Array:
+    """Floor, scale and exponent by least squares: linear in the first two, so that only the exponent is searched."""
+    scale = x / np.exp(np.log(x).mean())  # near 1, so that both columns are of one size
+
+    def solve(log_exponent: float) -> tuple[Array, float]:
+        columns = np.stack([np.ones_like(x), scale ** -math.exp(log_exponent)], axis=1)
+        weights, misfit = nnls(columns, errors)
+        return weights, float(misfit)
+
+    grid = np.linspace(math.log(EXPONENTS[0]), math.log(EXPONENTS[1]), 60)
+    best = int(np.argmin([solve(float(at))[1] for at in grid]))
+    bracket = (float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)]))
+    found = minimize_scalar(lambda at: solve(at)[1], bounds=bracket, method="bounded", options={"xatol": 1e-9})
+    exponent = math.exp(float(found.x))
+    floor, factor = solve(float(found.x))[0]
+    return np.array([floor, factor * float(np.exp(np.log(x).mean())) ** exponent, exponent])
+
+
+def _gains(x: Array, scores: Array) -> Array:
+    return np.diff(scores, axis=-1) / np.diff(np.log2(x))
+
+
+def _bend(x: Array, scores: Array) -> Array:
+    """Mean second divided difference: of a parabola a x^2 it is 2 a, wherever the points lie."""
+    slopes = np.diff(scores, axis=-1) / np.diff(x)
+    middles = (x[1:] + x[:-1]) / 2
+    bend: Array = (np.diff(slopes, axis=-1) / np.diff(middles)).mean(axis=-1)
+    return bend
+
+
+def _aicc_of_line(x: Array, scores: Array) -> float:
+    columns = np.stack([np.ones_like(x), x / x[-1]], axis=1)
+    weights = np.linalg.lstsq(columns, scores, rcond=None)[0]
+    return _aicc(scores - columns @ weights, 3)
+
+
+def _aicc_of_concave(x: Array, scores: Array) -> float:
+    """Of a - b x^-c with b >= 0: a power law of the distance to a ceiling, which may lie anywhere."""
+    best = math.inf
+    for exponent in np.geomspace(*EXPONENTS, 200):
+        columns = np.stack([np.ones_like(x), -((x / x[0]) ** -exponent)], axis=1)
+        weights = np.linalg.lstsq(columns, scores, rcond=None)[0]
+        if weights[1] >= 0:
+            best = min(best, _aicc(scores - columns @ weights, 4))
+    return best
+
+
+def _aicc(residuals: Array, n_parameters: int) -> float:
+    """Akaike's criterion, corrected for few points; the noise is one of the parameters. Infinite where points are too
+    few. Source: Hurvich and Tsai, 1989, doi:10.1093/biomet/76.2.297."""
+    n = len(residuals)
+    if n - n_parameters - 1 <= 0:
+        return math.inf
+    misfit = max(float(residuals @ residuals) / n, 1e-300)
+    return n * math.log(misfit) + 2 * n_parameters + 2 * n_parameters * (n_parameters + 1) / (n - n_parameters - 1)
+
+
+def _crossing(x: Array, difference: Array) -> float | None:
+    """The one place where the difference changes its sign; None where it does not, or does so more than once."""
+    signs = np.sign(difference)
+    changes = np.flatnonzero(signs[:-1] * signs[1:] < 0)
+    if len(changes) != 1:
+        return None
+    at = int(changes[0])
+    share = difference[at] / (difference[at] - difference[at + 1])
+    return float(x[at] + share * (x[at + 1] - x[at]))
+
+
+def _require_points(curve: Curve, least: int, what: str) -> None:
+    if len(curve) < least:
+        raise DataError(f"{what} needs at least {least} points, got {len(curve)}; measure more sizes")
