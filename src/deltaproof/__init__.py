@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deltaproof.experiments.compare import compare
     from deltaproof.experiments.table import Table
+    from deltaproof.methods.attn_scale import AttnScale
     from deltaproof.methods.base import Method, method
     from deltaproof.methods.bitfit import BitFit
     from deltaproof.methods.dora import DoRA
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from deltaproof.methods.ln_tune import LNTune
     from deltaproof.methods.lora import LoRA
     from deltaproof.methods.peft_bridge import Peft
+    from deltaproof.methods.prefix import PrefixTuning
     from deltaproof.methods.tuned import attach
 
 try:
@@ -29,6 +31,7 @@ _HOMES = {
     "Method": "methods.base",
     "method": "methods.base",
     "attach": "methods.tuned",
+    "AttnScale": "methods.attn_scale",
     "BitFit": "methods.bitfit",
     "DoRA": "methods.dora",
     "Full": "methods.full",
@@ -37,6 +40,7 @@ _HOMES = {
     "LNTune": "methods.ln_tune",
     "LoRA": "methods.lora",
     "Peft": "methods.peft_bridge",
+    "PrefixTuning": "methods.prefix",
 }
 """Where each public name lives. It is imported when first used, so that `import deltaproof` costs nothing."""
 
@@ -53,6 +57,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "IA3",
+    "AttnScale",
     "BitFit",
     "DoRA",
     "Full",
@@ -61,6 +66,7 @@ __all__ = [
     "LoRA",
     "Method",
     "Peft",
+    "PrefixTuning",
     "Table",
     "attach",
     "compare",

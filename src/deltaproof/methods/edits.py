@@ -142,22 +142,34 @@ class BranchEdit(Edit):
 
 
 class AttentionEdit(Edit):
-    """A change inside attention, at a site of role `attention`: further keys and values, or other scores."""
+    """A change inside attention, at a site of role `attention`: further keys and values, other scores or weights."""
 
     changes_scores: bool = False
-    """Whether `scores` does anything: attention maps are then made in full, which fused attention avoids."""
+    """Whether `scores` or `weights` does anything: attention maps are then written out, which costs memory."""
 
     def keys_and_values(self, context: Context) -> tuple[Tensor, Tensor] | None:
-        """Keys and values that every token may attend to, each (heads of keys, extra tokens, width of a head)."""
+        """Keys and values that every token may attend to, each (heads of keys, extra tokens, width of a head).
+
+        They come as attention sees them: past any norm of keys, and turned by no rotary position.
+        """
         return None
 
     def scores(self, scores: Tensor, context: Context) -> Tensor:
         """Other attention scores, before mask and softmax.
 
         Args:
-            scores: q k^T / sqrt(width of a head), (batch, heads, queries, keys), further keys not among them.
+            scores: q k^T / sqrt(width of a head), with the model's soft cap and position bias where it has them,
+                (batch, heads, queries, keys). The queries are the last tokens seen; the keys leave out further ones.
         """
         return scores
+
+    def weights(self, weights: Tensor, context: Context) -> Tensor:
+        """Other attention weights, after the softmax.
+
+        Args:
+            weights: (batch, heads, queries, keys), in fp32, further keys not among them.
+        """
+        return weights
 
 
 class ModelEdit(Edit):

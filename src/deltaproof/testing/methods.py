@@ -231,7 +231,7 @@ def _draws(method: Method, bench: Bench) -> bool:
     for site, edit in tuned.placed():
         generator = torch.Generator().manual_seed(0)
         before = generator.get_state()
-        weight = weight_of(tuned.backbone.module(site), site).detach() if site is not None else None
+        weight = weight_of(tuned.backbone.module(site), site).detach() if site and site.has_weight else None
         edit.start(weight, generator)
         if not torch.equal(generator.get_state(), before):
             return True
