@@ -10,14 +10,19 @@ if TYPE_CHECKING:
     from deltaproof.methods.attn_scale import AttnScale
     from deltaproof.methods.base import Method, method
     from deltaproof.methods.bitfit import BitFit
+    from deltaproof.methods.difffit import DiffFit
+    from deltaproof.methods.domain_residual import DomainResidual
     from deltaproof.methods.dora import DoRA
     from deltaproof.methods.full import Full
     from deltaproof.methods.head import Head
     from deltaproof.methods.ia3 import IA3
     from deltaproof.methods.ln_tune import LNTune
     from deltaproof.methods.lora import LoRA
+    from deltaproof.methods.parallel import Parallel
     from deltaproof.methods.peft_bridge import Peft
     from deltaproof.methods.prefix import PrefixTuning
+    from deltaproof.methods.serial import Serial
+    from deltaproof.methods.ssf import SSF
     from deltaproof.methods.tuned import attach
 
 try:
@@ -33,14 +38,19 @@ _HOMES = {
     "attach": "methods.tuned",
     "AttnScale": "methods.attn_scale",
     "BitFit": "methods.bitfit",
+    "DiffFit": "methods.difffit",
+    "DomainResidual": "methods.domain_residual",
     "DoRA": "methods.dora",
     "Full": "methods.full",
     "Head": "methods.head",
     "IA3": "methods.ia3",
     "LNTune": "methods.ln_tune",
     "LoRA": "methods.lora",
+    "Parallel": "methods.parallel",
     "Peft": "methods.peft_bridge",
     "PrefixTuning": "methods.prefix",
+    "Serial": "methods.serial",
+    "SSF": "methods.ssf",
 }
 """Where each public name lives. It is imported when first used, so that `import deltaproof` costs nothing."""
 
@@ -57,16 +67,21 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "IA3",
+    "SSF",
     "AttnScale",
     "BitFit",
+    "DiffFit",
     "DoRA",
+    "DomainResidual",
     "Full",
     "Head",
     "LNTune",
     "LoRA",
     "Method",
+    "Parallel",
     "Peft",
     "PrefixTuning",
+    "Serial",
     "Table",
     "attach",
     "compare",

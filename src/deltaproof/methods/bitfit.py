@@ -38,7 +38,7 @@ class BitFit(Method):
     differences = "new biases on models that have none, which the paper's (BERT) all have"
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
-        biases = _biases(backbone)
+        biases = bias_names(backbone)
         if biases:
             yield None, Unfreeze(biases)
             return
@@ -46,12 +46,12 @@ class BitFit(Method):
             yield site, AddedBias(site)
 
     def notes(self, backbone: Backbone) -> list[str]:
-        if _biases(backbone):
+        if bias_names(backbone):
             return []
         return [f"{backbone.name} has no biases: bitfit trains new ones on its linear layers, zero at the start"]
 
 
-def _biases(backbone: Backbone) -> list[str]:
+def bias_names(backbone: Backbone) -> list[str]:
     """Names of the base's biases: `bias`, or DeBERTa's `q_bias` and `v_bias`; the head is trained anyway."""
     head = tuple(f"{path}." for path in backbone.head)
     names = [name for name, _ in backbone.model.named_parameters() if name.endswith((".bias", "_bias"))]

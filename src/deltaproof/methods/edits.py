@@ -76,7 +76,7 @@ class WeightEdit(Edit):
     mergeable = True
 
     def delta(self, weight: Tensor) -> Tensor:
-        """The change of the weight, (d_out, d_in)."""
+        """The change of the weight, (d_out, d_in); at a norm that ends in w * n + b, that of w, (d_out,)."""
         raise NotImplementedError
 
     def delta_bias(self, bias: Tensor | None) -> Tensor | None:

@@ -80,10 +80,10 @@ def the_contribution_is_the_delta(method: Method, bench: Bench) -> None:
     draw = torch.Generator().manual_seed(0)
     for site, edit, weight, bias in _weight_edits(tuned):
         x = torch.randn(2, 3, site.d_in, generator=draw)
-        wanted = F.linear(x, edit.delta(weight), edit.delta_bias(bias))
+        wanted = _affine(x, edit.delta(weight), edit.delta_bias(bias))
         for mode in (False, True) if not _drops(edit) else (False,):
             edit.train(mode)
-            got = edit.contribution(x, F.linear(x, weight, bias), weight, bias)
+            got = edit.contribution(x, _affine(x, weight, bias), weight, bias)
             _assert_close(got, wanted, 1e-4, f"at {site.name} with training {mode}")
             if edit.changes_input:
                 _assert_close(F.linear(edit.changed_input(x), weight) - F.linear(x, weight), wanted, 1e-4, site.name)
@@ -150,6 +150,8 @@ def it_adds_up_with_another(method: Method, bench: Bench) -> None:
     if any(not isinstance(edit, WeightEdit) for _, edit in method.edits(bench.backbone())):
         return
     tuned = bench.tuned(_Both(first=method, second=LoRA(rank=2)))
+    if not tuned.mergeable:  # changes of biases that this model does not have
+        return
     attached = bench.answers(tuned)
     wanted: dict[str, Tensor] = {}
     for site, edit, weight, _ in _weight_edits(tuned):
@@ -217,6 +219,13 @@ def _weight_edits(tuned: Tuned) -> Iterator[tuple[Site, WeightEdit, Tensor, Tens
             module = tuned.backbone.module(site)
             bias = bias_of(module, site)
             yield site, edit, weight_of(module, site).detach(), None if bias is None else bias.detach()
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b; the weight of a norm, (d,), multiplies each feature of the normalised x by its own."""
+    if weight.ndim == 2:
+        return F.linear(x, weight, bias)
+    return x * weight if bias is None else x * weight + bias
 
 
 def _drops(edit: Edit) -> bool:
