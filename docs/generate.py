@@ -107,7 +107,7 @@ def commands_page() -> str:
                 if parameter.param_type_name == "option"
                 else f"`{parameter.name.upper()}`"
             )
-            rows.append([names, getattr(parameter, "help", "") or ""])
+            rows.append([names, (getattr(parameter, "help", "") or "").replace("\\[", "[")])
         lines += [table(rows), ""]
     return "\n".join(lines)
 

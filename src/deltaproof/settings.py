@@ -1,7 +1,7 @@
 """Settings: frozen, typed, with errors that name the nearest key; written as TOML or as an expression."""
 
 import ast
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pydantic
 
@@ -22,7 +22,7 @@ class Settings(pydantic.BaseModel):
         except pydantic.ValidationError as error:
             raise ConfigError(_explain(type(self), error)) from None
 
-    def replace(self, **fields: Any) -> "Settings":
+    def replace(self, **fields: Any) -> Self:
         """A copy with some fields changed, checked like a new one."""
         return type(self)(**{**{key: getattr(self, key) for key in self.model_fields_set}, **fields})
 

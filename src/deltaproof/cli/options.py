@@ -12,15 +12,15 @@ Json = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder or file to write to.")]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Drives everything random. [default: 0]"),
+    typer.Option("--seed", min=0, help="Drives everything random. \\[default: 0]"),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="cpu, cuda, cuda:1, mps. [default: the best there is]"),
+    typer.Option("--device", help="cpu, cuda, cuda:1, mps. \\[default: the best there is]"),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Trainings side by side. [default: one per core on a CPU, up to 4]"),
+    typer.Option("--workers", min=1, help="Trainings side by side. \\[default: one per core on a CPU, up to 4]"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 
@@ -60,11 +60,11 @@ Kind = Annotated[
 ]
 Encoding = Annotated[
     str | None,
-    typer.Option("--encoding", help="Encoding of text files. [default: utf-8]", rich_help_panel=_DATA),
+    typer.Option("--encoding", help="Encoding of text files. \\[default: utf-8]", rich_help_panel=_DATA),
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option("--max-length", help="Tokens per example. [default: 256]", rich_help_panel=_DATA),
+    typer.Option("--max-length", help="Tokens per example. \\[default: 256]", rich_help_panel=_DATA),
 ]
 MaxRows = Annotated[
     int | None,
@@ -77,7 +77,7 @@ DropLeaks = Annotated[
 
 Trials = Annotated[
     int | None,
-    typer.Option("--trials", help="Learning rates tried per method. [default: 4]", rich_help_panel=_PROTOCOL),
+    typer.Option("--trials", help="Learning rates tried per method. \\[default: 4]", rich_help_panel=_PROTOCOL),
 ]
 LearningRates = Annotated[
     str | None,
@@ -90,7 +90,7 @@ Metric = Annotated[
 
 Reference = Annotated[
     str | None,
-    typer.Option("--reference", help="Compare with this contestant. [default: full]", rich_help_panel=_PROTOCOL),
+    typer.Option("--reference", help="Compare with this contestant. \\[default: full]", rich_help_panel=_PROTOCOL),
 ]
 FallbackReference = Annotated[
     str | None,
@@ -100,11 +100,11 @@ FallbackReference = Annotated[
 ]
 Margin = Annotated[
     float | None,
-    typer.Option("--margin", help="Differences below this are equivalent. [default: 0.02]", rich_help_panel=_PROTOCOL),
+    typer.Option("--margin", help="Differences below this are equivalent. \\[default: 0.02]", rich_help_panel=_PROTOCOL),
 ]
 Seeds = Annotated[
     int | None,
-    typer.Option("--seeds", help="Final runs per method. [default: 3]", rich_help_panel=_PROTOCOL),
+    typer.Option("--seeds", help="Final runs per method. \\[default: 3]", rich_help_panel=_PROTOCOL),
 ]
 Budget = Annotated[
     str | None,
@@ -122,15 +122,15 @@ NoBaselines = Annotated[
 
 Epochs = Annotated[
     float | None,
-    typer.Option("--epochs", help="Passes over the training rows. [default: 3]", rich_help_panel=_TRAINING),
+    typer.Option("--epochs", help="Passes over the training rows. \\[default: 3]", rich_help_panel=_TRAINING),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Examples per step. [default: 32]", rich_help_panel=_TRAINING),
+    typer.Option("--batch-size", help="Examples per step. \\[default: 32]", rich_help_panel=_TRAINING),
 ]
 Schedule = Annotated[
     str | None,
-    typer.Option("--schedule", help="linear, cosine or constant. [default: linear]", rich_help_panel=_TRAINING),
+    typer.Option("--schedule", help="linear, cosine or constant. \\[default: linear]", rich_help_panel=_TRAINING),
 ]
 Patience = Annotated[
     int | None,
@@ -138,7 +138,7 @@ Patience = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    typer.Option("--precision", help="auto, fp32, bf16 or fp16. [default: auto]", rich_help_panel=_TRAINING),
+    typer.Option("--precision", help="auto, fp32, bf16 or fp16. \\[default: auto]", rich_help_panel=_TRAINING),
 ]
 Checkpointing = Annotated[
     bool,
@@ -158,7 +158,7 @@ Track = Annotated[
 ]
 Keep = Annotated[
     str | None,
-    typer.Option("--keep", help="Tuned models to keep: best, all or none. [default: best]", rich_help_panel=_OUTPUT),
+    typer.Option("--keep", help="Tuned models to keep: best, all or none. \\[default: best]", rich_help_panel=_OUTPUT),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Stop after the estimate of time and memory.", rich_help_panel=_OUTPUT)

@@ -15,7 +15,7 @@ def report(
     ] = None,
     no_examples: o.NoExamples = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of what `--export` writes. [default: FOLDER/export]")
+        Path | None, typer.Option("--out", "-o", help="Folder of what `--export` writes. \\[default: FOLDER/export]")
     ] = None,
     seed: o.Seed = None,
     device: o.Device = None,
