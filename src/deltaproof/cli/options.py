@@ -100,7 +100,9 @@ FallbackReference = Annotated[
 ]
 Margin = Annotated[
     float | None,
-    typer.Option("--margin", help="Differences below this are equivalent. \\[default: 0.02]", rich_help_panel=_PROTOCOL),
+    typer.Option(
+        "--margin", help="Differences below this are equivalent. \\[default: 0.02]", rich_help_panel=_PROTOCOL
+    ),
 ]
 Seeds = Annotated[
     int | None,
