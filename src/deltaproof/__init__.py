@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deltaproof.methods.attn_scale import AttnScale
     from deltaproof.methods.base import Method, method
     from deltaproof.methods.bitfit import BitFit
+    from deltaproof.methods.deep_prompt import DeepPromptTuning
     from deltaproof.methods.difffit import DiffFit
     from deltaproof.methods.domain_residual import DomainResidual
     from deltaproof.methods.dora import DoRA
@@ -39,6 +40,7 @@ _HOMES = {
     "AttnScale": "methods.attn_scale",
     "BitFit": "methods.bitfit",
     "DiffFit": "methods.difffit",
+    "DeepPromptTuning": "methods.deep_prompt",
     "DomainResidual": "methods.domain_residual",
     "DoRA": "methods.dora",
     "Full": "methods.full",
@@ -70,6 +72,7 @@ __all__ = [
     "SSF",
     "AttnScale",
     "BitFit",
+    "DeepPromptTuning",
     "DiffFit",
     "DoRA",
     "DomainResidual",

@@ -4,6 +4,7 @@ from deltaproof.methods import (
     attn_scale,
     bitfit,
     combine,
+    deep_prompt,
     difffit,
     domain_residual,
     dora,
@@ -21,6 +22,6 @@ from deltaproof.methods import (
 from deltaproof.methods.base import METHODS, Method, method, method_from
 
 __all__ = [
-    "METHODS", "Method", "attn_scale", "bitfit", "combine", "difffit", "domain_residual", "dora", "full", "head",
-    "ia3", "ln_tune", "lora", "method", "method_from", "parallel", "peft_bridge", "prefix", "serial", "ssf",
+    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "difffit", "domain_residual", "dora", "full",
+    "head", "ia3", "ln_tune", "lora", "method", "method_from", "parallel", "peft_bridge", "prefix", "serial", "ssf",
 ]  # fmt: skip

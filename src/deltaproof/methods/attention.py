@@ -77,19 +77,15 @@ class EditedAttention:
         self.modules = {}
         self._set(self.before)
 
-    @torch.no_grad()
     def check(self) -> None:
         """Send one token through: each edited module must ask for its attention."""
         asked: set[int] = set()
-        was_training = self.model.training
-        token = torch.ones(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
         _WATCHERS.append(asked)
         try:
             if _implementation(self.model).startswith(NAME):
-                self.model.eval()(input_ids=token, attention_mask=token)
+                send_a_token(self.model)
         finally:
             _WATCHERS.pop()
-            self.model.train(was_training)
         if deaf := [path for path, module in self.modules.items() if id(module) not in asked]:
             raise ConfigError(
                 f"attention can be edited in models that leave it to transformers' attention interface, "
@@ -99,6 +95,17 @@ class EditedAttention:
 
 
 _WATCHERS: list[set[int]] = []
+
+
+@torch.no_grad()
+def send_a_token(model: nn.Module) -> None:
+    """One forward pass over one token, for those who watch what the model does with it."""
+    was_training = model.training
+    token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    try:
+        model.eval()(input_ids=token, attention_mask=token)
+    finally:
+        model.train(was_training)
 
 
 def _implementation(model: Any) -> str:
