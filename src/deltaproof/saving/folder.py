@@ -40,8 +40,14 @@ def save_tuned(tuned: Tuned, task: TextTask, spec: Spec, folder: Path) -> None:
     write_json(folder / FACTS, {"format": 1, "spec": asdict(spec), "task": task.to_json()})
 
 
-def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, TextTask, dict[str, Any]]:
-    """The tuned model as it was when saved, its task, and the spec it was made by."""
+def load_tuned(
+    folder: Path, trust_remote_code: bool = False, base: str | None = None
+) -> tuple[Tuned, TextTask, dict[str, Any]]:
+    """The tuned model as it was when saved, its task, and the spec it was made by.
+
+    Args:
+        base: where the model that was tuned lies now, if not where it did then.
+    """
     path = Path(folder) / FACTS
     if not path.exists():
         raise RecordError(
@@ -51,10 +57,10 @@ def load_tuned(folder: Path, trust_remote_code: bool = False) -> tuple[Tuned, Te
     task, spec = _read_facts(path)
     labels = list(task.labels) if task.labels else None
     is_full = spec["method"]["name"] == "full"
-    source = str(Path(folder).resolve()) if is_full else spec["model"]["name"]
+    source = str(Path(folder).resolve()) if is_full else base or spec["model"]["name"]
     backbone = load_backbone(
         source, task.kind, task.n_outputs, labels=labels, seed=spec["seed"], trust_remote_code=trust_remote_code,
-        revision=None if is_full else spec["model"].get("revision") or None,
+        revision=None if is_full or base else spec["model"].get("revision") or None,
     )  # fmt: skip
     if not is_full and backbone.fingerprint != spec["model"]["fingerprint"]:
         raise RecordError(

@@ -1,0 +1,1 @@
+"""What an update of weights is made of: spectra, nulls of noise and rounding, subspaces, intruder dimensions."""
