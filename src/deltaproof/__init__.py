@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from deltaproof.methods.base import Method, method
     from deltaproof.methods.bitfit import BitFit
     from deltaproof.methods.deep_prompt import DeepPromptTuning
+    from deltaproof.methods.density import DensityPenalty
     from deltaproof.methods.difffit import DiffFit
     from deltaproof.methods.domain_residual import DomainResidual
     from deltaproof.methods.dora import DoRA
@@ -39,6 +40,7 @@ _HOMES = {
     "attach": "methods.tuned",
     "AttnScale": "methods.attn_scale",
     "BitFit": "methods.bitfit",
+    "DensityPenalty": "methods.density",
     "DiffFit": "methods.difffit",
     "DeepPromptTuning": "methods.deep_prompt",
     "DomainResidual": "methods.domain_residual",
@@ -73,6 +75,7 @@ __all__ = [
     "AttnScale",
     "BitFit",
     "DeepPromptTuning",
+    "DensityPenalty",
     "DiffFit",
     "DoRA",
     "DomainResidual",

@@ -5,6 +5,7 @@ from deltaproof.methods import (
     bitfit,
     combine,
     deep_prompt,
+    density,
     difffit,
     domain_residual,
     dora,
@@ -22,6 +23,7 @@ from deltaproof.methods import (
 from deltaproof.methods.base import METHODS, Method, method, method_from
 
 __all__ = [
-    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "difffit", "domain_residual", "dora", "full",
-    "head", "ia3", "ln_tune", "lora", "method", "method_from", "parallel", "peft_bridge", "prefix", "serial", "ssf",
+    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "density", "difffit", "domain_residual",
+    "dora", "full", "head", "ia3", "ln_tune", "lora", "method", "method_from", "parallel", "peft_bridge", "prefix",
+    "serial", "ssf",
 ]  # fmt: skip

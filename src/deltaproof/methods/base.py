@@ -57,6 +57,11 @@ class Method(Settings):
         """Whether these settings leave the model's output as it was; `starts_as_base` unless a setting decides."""
         return self.starts_as_base
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What to measure of the trained model beyond scores and costs: names in `evaluation.measures.MEASURES`."""
+        return ()
+
     def notes(self, backbone: Backbone) -> list[str]:
         """What a reader should know of this method on this model."""
         return []

@@ -40,6 +40,10 @@ class Wrapper(Method):
     def is_base_at_start(self) -> bool:
         return self.inner.is_base_at_start
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return self.inner.measures
+
     def notes(self, backbone: Backbone) -> list[str]:
         return self.inner.notes(backbone)
 
@@ -75,6 +79,10 @@ class Together(Method):
     @property
     def is_base_at_start(self) -> bool:
         return all(inner.is_base_at_start for inner in self.methods)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for inner in self.methods for name in inner.measures))
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         for inner in self.methods:

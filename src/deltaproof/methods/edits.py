@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from deltaproof.backbones.sites import Site
 from deltaproof.methods.context import Context
 
-__all__ = ["AttentionEdit", "BranchEdit", "Context", "Edit", "ModelEdit", "OutputEdit", "Unfreeze", "WeightEdit"]
+__all__ = [
+    "AttentionEdit",
+    "BranchEdit",
+    "Context",
+    "Edit",
+    "ModelEdit",
+    "OutputEdit",
+    "Unfreeze",
+    "Watch",
+    "WeightEdit",
+]
 
 
 class Edit(nn.Module):
@@ -114,6 +124,19 @@ class OutputEdit(Edit):
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
         raise NotImplementedError
+
+
+class Watch(OutputEdit):
+    """Looks at what a site puts out and leaves it as it is: for penalties. There is nothing to merge or to export."""
+
+    mergeable = True
+
+    def watch(self, h: Tensor, context: Context) -> None:
+        raise NotImplementedError
+
+    def forward(self, h: Tensor, context: Context) -> Tensor:
+        self.watch(h, context)
+        return h
 
 
 class BranchEdit(Edit):

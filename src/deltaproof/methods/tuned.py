@@ -184,7 +184,8 @@ class Tuned(nn.Module):
                 in_attention.append((site, edit))
             elif site is not None:
                 by_path[site.path].append((site, edit))
-        self._hooks.append(self.backbone.model.register_forward_pre_hook(self._read_call, with_kwargs=True))
+        for model in dict.fromkeys((self.model, self.backbone.model)):  # peft's prefixes go past the inner one's hooks
+            self._hooks.append(model.register_forward_pre_hook(self._read_call, with_kwargs=True))
         for path, here in by_path.items():
             self._hooks += hook_up(self.backbone.module(path), here, self.context, self.backbone.module)
         if in_attention:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deltaproof.backbones.sites import Site, weight_of
 from deltaproof.methods.dora import Decomposed
-from deltaproof.methods.edits import WeightEdit
+from deltaproof.methods.edits import Watch, WeightEdit
 from deltaproof.methods.ia3 import InputGain, OutputGain
 from deltaproof.methods.peft_edit import PeftEdit
 from deltaproof.methods.tuned import Tuned
@@ -25,7 +25,7 @@ def save_peft_adapter(tuned: Tuned, folder: Path) -> bool:
 
     Low-rank changes become LoRA, or DoRA with its lengths; gains become IA3. Returns whether it was written.
     """
-    edits = [edit for _, edit in tuned.placed()]
+    edits = [edit for _, edit in tuned.placed() if not isinstance(edit, Watch)]
     if len(edits) == 1 and isinstance(edits[0], PeftEdit):
         return edits[0].save(str(folder))
     if edits and all(isinstance(edit, WeightEdit) and edit.factors() is not None for edit in edits):
@@ -47,6 +47,8 @@ def save_peft_adapter(tuned: Tuned, folder: Path) -> bool:
 def _by_path(tuned: Tuned) -> ByPath:
     found: ByPath = defaultdict(list)
     for site, edit in tuned.placed():
+        if isinstance(edit, Watch):
+            continue
         assert site is not None, "a weight edit has a site"
         assert isinstance(edit, WeightEdit)
         found[site.path].append((site, edit))
