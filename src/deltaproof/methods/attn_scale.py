@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
+from deltaproof.errors import ConfigError
 from deltaproof.methods.base import Method, method
 from deltaproof.methods.context import Context
 from deltaproof.methods.edits import AttentionEdit, Edit
@@ -65,9 +66,20 @@ class MapGain(AttentionEdit):
 
 
 def left_padding(context: Context) -> Tensor | None:
-    """How many tokens stand before each row's first real one, (batch,); None where there are none in any row."""
+    """How many tokens stand before each row's first real one, (batch,); None where there are none in any row.
+
+    Raises:
+        ConfigError: the mask says who sees whom and not which tokens are real.
+    """
     mask = context.attention_mask
-    if mask is None or mask.ndim != 2 or bool(mask[:, 0].all()):
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ConfigError(
+            "`attention_mask` must be (batch, tokens) for `attn_scale`, whose gains are counted from a row's first "
+            "token, got one of pairs of tokens; generate without `cache_implementation='static'`"
+        )
+    if bool(mask[:, 0].all()):
         return None
     return mask.long().argmax(dim=1)
 
