@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deltaproof.methods.deep_prompt import DeepPromptTuning
     from deltaproof.methods.density import DensityPenalty
     from deltaproof.methods.difffit import DiffFit
+    from deltaproof.methods.direft import DiReFT
     from deltaproof.methods.domain_residual import DomainResidual
     from deltaproof.methods.dora import DoRA
     from deltaproof.methods.full import Full
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from deltaproof.methods.ia3 import IA3
     from deltaproof.methods.ln_tune import LNTune
     from deltaproof.methods.lora import LoRA
+    from deltaproof.methods.loreft import LoReFT
     from deltaproof.methods.parallel import Parallel
     from deltaproof.methods.peft_bridge import Peft
+    from deltaproof.methods.pica import PiCa
     from deltaproof.methods.prefix import PrefixTuning
     from deltaproof.methods.serial import Serial
     from deltaproof.methods.ssf import SSF
     from deltaproof.methods.tuned import attach
+    from deltaproof.methods.vera import VeRA
 
 try:
     __version__ = version("deltaproof")
@@ -52,9 +56,11 @@ _HOMES = {
     "LoRA": "methods.lora",
     "Parallel": "methods.parallel",
     "Peft": "methods.peft_bridge",
+    "PiCa": "methods.pica",
     "PrefixTuning": "methods.prefix",
     "Serial": "methods.serial",
     "SSF": "methods.ssf",
+    "VeRA": "methods.vera",
 }
 """Where each public name lives. It is imported when first used, so that `import deltaproof` costs nothing."""
 
@@ -86,9 +92,11 @@ __all__ = [
     "Method",
     "Parallel",
     "Peft",
+    "PiCa",
     "PrefixTuning",
     "Serial",
     "Table",
+    "VeRA",
     "attach",
     "compare",
     "method",

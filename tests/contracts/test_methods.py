@@ -14,6 +14,7 @@ from deltaproof.testing import CHECKS, Bench
 FAMILIES = ("bert", "gpt2", "llama", "modernbert")
 FIELDS = {
     "peft": {"type": "vera", "config": {"r": 4}},
+    "pica": {"rank": 4},
     "density_penalty": {"inner": "lora(rank=2)"},
     "together": {"methods": ["lora(rank=2)", "ln_tune"]},
     "on_layers": {"inner": "together(lora(rank=2), bitfit)", "layers": [1]},

@@ -7,6 +7,7 @@ from deltaproof.methods import (
     deep_prompt,
     density,
     difffit,
+    direft,
     domain_residual,
     dora,
     full,
@@ -14,16 +15,19 @@ from deltaproof.methods import (
     ia3,
     ln_tune,
     lora,
+    loreft,
     parallel,
     peft_bridge,
+    pica,
     prefix,
     serial,
     ssf,
+    vera,
 )
 from deltaproof.methods.base import METHODS, Method, method, method_from
 
 __all__ = [
-    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "density", "difffit", "domain_residual",
-    "dora", "full", "head", "ia3", "ln_tune", "lora", "method", "method_from", "parallel", "peft_bridge", "prefix",
-    "serial", "ssf",
+    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "density", "difffit", "direft", "domain_residual",
+    "dora", "full", "head", "ia3", "ln_tune", "lora", "loreft", "method", "method_from", "parallel", "peft_bridge", "pica",
+    "prefix", "serial", "ssf", "vera",
 ]  # fmt: skip
