@@ -60,8 +60,7 @@ class Bottleneck(BranchEdit):
         super().__init__()
         n_read, n_between = (reads.d_in if reads else site.d_out), settings.width(site)
         self.reads = reads
-        self.down = nn.utils.skip_init(nn.Linear, n_read, n_between)  # `start` fills them, and draws from its own
-        self.up = nn.utils.skip_init(nn.Linear, n_between, site.d_out)
+        self.down, self.up = _unfilled(n_read, n_between), _unfilled(n_between, site.d_out)
         self.dropout = nn.Dropout(settings.dropout)
         self.settings = settings
 
@@ -84,6 +83,11 @@ class Bottleneck(BranchEdit):
         """With ReLU a unit of the bottleneck may grow before it and shrink behind it by the same factor, unseen."""
         n_units = self.down.out_features
         return super().reachable_dimension() - (n_units if self.settings.activation == "relu" else 0)
+
+
+def _unfilled(n_in: int, n_out: int) -> nn.Linear:
+    """A map that `start` will fill: made without a draw from the global generator."""
+    return nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
 
 
 class BeforeNorm(Bottleneck):

@@ -14,13 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site, bias_of, weight_of
-from deltaproof.methods.base import Method, method_from
-from deltaproof.methods.edits import Edit, ModelEdit, Unfreeze, WeightEdit
+from deltaproof.methods.base import METHODS, Method
+from deltaproof.methods.combine import Together
+from deltaproof.methods.edits import BranchEdit, Edit, ModelEdit, Unfreeze, Watch, WeightEdit
 from deltaproof.methods.lora import LoRA
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.testing.bench import Bench
+from deltaproof.testing.endurance import (
+    a_base_in_bf16_runs,
+    a_base_in_fp16_runs,
+    interrupted_it_goes_on_to_the_same_bits,
+    moved_and_back_it_answers_the_same,
+    recomputed_it_has_the_same_gradients,
+)
+from deltaproof.testing.writing import it_reads_back_as_written, wrong_settings_are_refused
 
 Check = Callable[[Method, Bench], None]
 
@@ -79,11 +87,11 @@ def the_contribution_is_the_delta(method: Method, bench: Bench) -> None:
     tuned = bench.tuned(method)
     draw = torch.Generator().manual_seed(0)
     for site, edit, weight, bias in _weight_edits(tuned):
-        x = torch.randn(2, 3, site.d_in, generator=draw)
+        x, output = _in_and_out(tuned.backbone.module(site), site, weight, bias, draw)
         wanted = _affine(x, edit.delta(weight), edit.delta_bias(bias))
         for mode in (False, True) if not _drops(edit) else (False,):
             edit.train(mode)
-            got = edit.contribution(x, _affine(x, weight, bias), weight, bias)
+            got = edit.contribution(x, output, weight, bias)
             _assert_close(got, wanted, 1e-4, f"at {site.name} with training {mode}")
             if edit.changes_input:
                 _assert_close(F.linear(edit.changed_input(x), weight) - F.linear(x, weight), wanted, 1e-4, site.name)
@@ -133,23 +141,11 @@ def the_seed_decides_the_start(method: Method, bench: Bench) -> None:
     assert differ or not _draws(method, bench), "another seed gave the same start"
 
 
-def a_base_in_bf16_runs(method: Method, bench: Bench) -> None:
-    """The base may be in bf16: what the method adds stays in fp32 and gets gradients."""
-    backbone = bench.backbone()
-    backbone.model.bfloat16()
-    tuned = attach(backbone, method)
-    for parameter in (parameter for _, edit in tuned.placed() for parameter in edit.parameters()):
-        assert parameter.dtype == torch.float32, "the method's own parameters must be in fp32"
-    bench.loss(tuned.train()).backward()  # type: ignore[no-untyped-call]
-    assert any(parameter.grad is not None for parameter in tuned.trained().values()), "no gradient arrived"
-    assert bench.answers(tuned).isfinite().all(), "an answer is not finite"
-
-
 def it_adds_up_with_another(method: Method, bench: Bench) -> None:
     """On shared sites, changes of weights add up: with LoRA beside it, the merged weight is W plus both deltas."""
     if any(not isinstance(edit, WeightEdit) for _, edit in method.edits(bench.backbone())):
         return
-    tuned = bench.tuned(_Both(first=method, second=LoRA(rank=2)))
+    tuned = bench.tuned(Together(method, LoRA(rank=2)))
     if not tuned.mergeable:  # changes of biases that this model does not have
         return
     attached = bench.answers(tuned)
@@ -174,10 +170,26 @@ def a_step_lowers_the_loss(method: Method, bench: Bench) -> None:
     assert after < before, f"the loss went from {before:.6f} to {after:.6f}"
 
 
-def it_reads_back_as_written(method: Method, bench: Bench) -> None:
-    """Its label and its record parse to an equal method."""
-    assert method_from(method.label) == method, f"`{method.label}` reads as another method"
-    assert method_from(method.to_dict()) == method, f"{method.to_dict()} reads as another method"
+def it_goes_with_another(method: Method, bench: Bench) -> None:
+    """Beside trained norms, whichever is named first: all that each trains alone is trained, and answers are finite.
+
+    Changes of weights, branches and what is trained in place know no order: the same values give the same answers.
+    """
+    other = METHODS["ln_tune"]()
+    tuned = attach(bench.backbone(), Together(method, other))
+    if any(isinstance(edit, ModelEdit) for _, edit in tuned.placed()):
+        return  # the names of what is trained are those of the code that wraps the model
+    alone = [attach(bench.backbone(), one).trained().keys() for one in (method, other)]
+    assert tuned.trained().keys() == alone[0] | alone[1], "what each trains alone is not what both train"
+    bench.train(tuned, n_steps=3, learning_rate=1e-2)
+    answers = bench.answers(tuned)
+    assert answers.isfinite().all(), "an answer is not finite"
+    if all(isinstance(edit, WeightEdit | BranchEdit | Unfreeze | Watch) for edit in tuned.edits):
+        turned = attach(bench.backbone(), Together(other, method))
+        turned.model.load_state_dict(tuned.model.state_dict())
+        for edit, same in zip(_turned(tuned, len(list(other.edits(tuned.backbone)))), turned.edits, strict=True):
+            same.load_state_dict(edit.state_dict())
+        _assert_close(bench.answers(turned), answers, 1e-5, "in the other order")
 
 
 CHECKS: dict[str, Check] = {
@@ -192,24 +204,25 @@ CHECKS: dict[str, Check] = {
         its_state_brings_the_answers_back,
         the_seed_decides_the_start,
         a_base_in_bf16_runs,
+        a_base_in_fp16_runs,
+        moved_and_back_it_answers_the_same,
         it_adds_up_with_another,
+        it_goes_with_another,
         a_step_lowers_the_loss,
+        recomputed_it_has_the_same_gradients,
+        interrupted_it_goes_on_to_the_same_bits,
         it_reads_back_as_written,
+        wrong_settings_are_refused,
     )
 }
 """The checks by name."""
 
 
-class _Both(Method):
-    """Two methods at once, where neither knows of the other."""
-
-    name = "both"
-    first: Method
-    second: Method
-
-    def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
-        yield from self.first.edits(backbone)
-        yield from self.second.edits(backbone)
+def _turned(tuned: Tuned, n_last: int) -> Iterator[Edit]:
+    """The edits with the last ones first."""
+    edits = [edit for _, edit in tuned.placed()]
+    yield from edits[len(edits) - n_last :]
+    yield from edits[: len(edits) - n_last]
 
 
 def _weight_edits(tuned: Tuned) -> Iterator[tuple[Site, WeightEdit, Tensor, Tensor | None]]:
@@ -221,8 +234,20 @@ def _weight_edits(tuned: Tuned) -> Iterator[tuple[Site, WeightEdit, Tensor, Tens
             yield site, edit, weight_of(module, site).detach(), None if bias is None else bias.detach()
 
 
+@torch.no_grad()
+def _in_and_out(
+    module: torch.nn.Module, site: Site, weight: Tensor, bias: Tensor | None, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """An input of the site and its frozen output; that of a norm is normalised already, which it leaves as it is."""
+    x = torch.randn(2, 3, site.d_in, generator=draw)
+    if weight.ndim == 2:
+        return x, F.linear(x, weight, bias)
+    x = F.layer_norm(x, x.shape[-1:])
+    return x, module.forward(x)
+
+
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b; the weight of a norm, (d,), multiplies each feature of the normalised x by its own."""
+    """x W^T + b; the weight of a norm, (d,), multiplies each feature of x by its own."""
     if weight.ndim == 2:
         return F.linear(x, weight, bias)
     return x * weight if bias is None else x * weight + bias
@@ -235,9 +260,9 @@ def _drops(edit: Edit) -> bool:
 def _draws(method: Method, bench: Bench) -> bool:
     """Whether the method's start values are drawn: whether a start moves the parameters of an edit just made."""
     tuned = attach(bench.backbone(), method)
-    if any(isinstance(edit, ModelEdit) for _, edit in tuned.placed()):
-        return True
     for site, edit in tuned.placed():
+        if isinstance(edit, ModelEdit):
+            continue  # it draws for its code, which may not need it
         generator = torch.Generator().manual_seed(0)
         before = generator.get_state()
         weight = weight_of(tuned.backbone.module(site), site).detach() if site and site.has_weight else None
