@@ -27,7 +27,7 @@ from deltaproof.methods import (
 from deltaproof.methods.base import METHODS, Method, method, method_from
 
 __all__ = [
-    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "density", "difffit", "direft", "domain_residual",
-    "dora", "full", "head", "ia3", "ln_tune", "lora", "loreft", "method", "method_from", "parallel", "peft_bridge", "pica",
-    "prefix", "serial", "ssf", "vera",
+    "METHODS", "Method", "attn_scale", "bitfit", "combine", "deep_prompt", "density", "difffit", "direft",
+    "domain_residual", "dora", "full", "head", "ia3", "ln_tune", "lora", "loreft", "method", "method_from", "parallel",
+    "peft_bridge", "pica", "prefix", "serial", "ssf", "vera",
 ]  # fmt: skip

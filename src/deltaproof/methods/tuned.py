@@ -1,5 +1,6 @@
 """Tuned is a model with a method attached: what training changes, and what is saved, merged and shipped as a whole."""
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,6 +16,9 @@ from deltaproof.methods.base import Method
 from deltaproof.methods.edits import AttentionEdit, Context, Edit, ModelEdit, Unfreeze, WeightEdit
 from deltaproof.methods.hooks import hook_up
 from deltaproof.seeding import generator
+
+_PROMPTS = ("input_ids", "inputs", "inputs_embeds")
+"""Under which names `generate` takes a prompt."""
 
 
 class Tuned(nn.Module):
@@ -35,21 +39,28 @@ class Tuned(nn.Module):
 
         Args:
             prompt_lengths: (batch,) how many real tokens of each row are the prompt, where not all of them are: for
-                methods that act at the prompt's tokens, when a causal model is trained on prompt and answer.
+                methods that act at the prompt's tokens, when a causal model is trained on prompt and answer. Left out
+                with `labels`, the prompt is what stands before the first label that is not -100.
         """
-        self.context.prompt_lengths = prompt_lengths
-        return self.model(**batch)
+        self.context.announced_lengths = prompt_lengths
+        try:
+            return self.model(**batch)
+        finally:
+            self.context.announced_lengths = None
 
     @torch.no_grad()
     def generate(self, **arguments: Any) -> Tensor:
         """Answer like the model's own `generate`; what is given is the prompt, what is generated is not."""
-        self.context.prompt_lengths = None
-        self.context.n_prompt_columns = arguments["input_ids"].shape[1]
+        prompt = next((arguments[name] for name in _PROMPTS if arguments.get(name) is not None), None)
+        if prompt is None:
+            raise ConfigError("`generate` needs a prompt, got none; give `input_ids`, (rows, tokens)")
+        self.context.n_prompt_columns = prompt.shape[1]
+        self.context.prompt_mask = arguments.get("attention_mask")
         try:
             answer: Tensor = self.model.generate(**arguments)  # type: ignore[operator]
             return answer
         finally:
-            self.context.n_prompt_columns = None
+            self.context.n_prompt_columns = self.context.prompt_mask = None
 
     def placed(self) -> Iterator[tuple[Site | None, Edit]]:
         """Each edit with its site; None stands for the whole model."""
@@ -191,8 +202,12 @@ class Tuned(nn.Module):
         if in_attention:
             self._hooks.append(edit_attention(self.backbone, in_attention, self.context))
 
-    def _read_call(self, model: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
-        self.context.read(arguments)
+    def _read_call(self, model: Any, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        if inputs:  # arguments without names
+            arguments = {**dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False)), **arguments}
+        labels = arguments.get("labels")
+        answers = getattr(model, "can_generate", bool)() and isinstance(labels, Tensor) and labels.ndim == 2
+        self.context.read(arguments, labels if answers else None)
 
 
 def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
@@ -201,6 +216,17 @@ def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
     The start values depend on `seed` and the place alone, whatever was attached before and wherever the model lies:
     methods that start alike, such as LoRA at two scales, have the same start, so that they are compared in pairs.
     """
+    tuned = place(backbone, method)
+    for (site, edit), name in zip(tuned.placed(), tuned.places(), strict=True):
+        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.has_weight else None
+        edit.start(weight, generator(seed, "method", name))
+    tuned.edits.to(next(backbone.model.parameters()).device)
+    tuned.hook_up()
+    return tuned
+
+
+def place(backbone: Backbone, method: Method) -> Tuned:
+    """The method's edits in their places, the base frozen and what is trained unfrozen; no edit has started or acts."""
     placed = list(method.edits(backbone))
     backbone.model.requires_grad_(False)
     parameters = dict(backbone.model.named_parameters())
@@ -208,10 +234,4 @@ def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
         backbone.module(path).requires_grad_(True)
     for name in (name for _, edit in placed if isinstance(edit, Unfreeze) for name in edit.names):
         parameters[name].requires_grad_(True)
-    tuned = Tuned(backbone, method, placed)
-    for (site, edit), place in zip(placed, tuned.places(), strict=True):
-        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.has_weight else None
-        edit.start(weight, generator(seed, "method", place))
-    tuned.edits.to(next(backbone.model.parameters()).device)
-    tuned.hook_up()
-    return tuned
+    return Tuned(backbone, method, placed)

@@ -107,7 +107,7 @@ class Run:
     def begin(self) -> None:
         """Seed what draws without a generator of its own, such as dropout, and tell the edits how long they have."""
         if self.settings.gradient_checkpointing:
-            recompute_activations(self.tuned.backbone)
+            recompute_activations(self.tuned.backbone, self.tuned.context)
         seed_everything(self.seed, "dropout")
         for _, edit in self.tuned.placed():
             edit.begin(self.n_steps)
