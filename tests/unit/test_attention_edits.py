@@ -14,6 +14,7 @@ from deltaproof.methods.attention import attention, edit_attention
 from deltaproof.methods.context import Context
 from deltaproof.methods.edits import AttentionEdit
 from deltaproof.methods.tuned import attach
+from deltaproof.testing import check_method
 
 TEXTS = ("a good film", "a bad film with a bad story and then another quick brown fox over the lazy dog")
 WITHOUT_SITES = ("deberta", "gpt_neox")  # their queries, keys and values alternate within one weight
@@ -256,3 +257,16 @@ def test_dropout_of_attention_weights_acts_in_training_only(edit):
         torch.manual_seed(0)
         one, other = (backbone.model.train()(**batch).logits for _ in range(2))
     assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "gemma2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prefix(length=3, bottleneck=4)",
+        "attn_scale(scales='weights', share_heads=True)",
+        "together(deep_prompt, prefix, attn_scale)",
+    ],
+)
+def test_other_settings_keep_the_contract(text, family):
+    check_method(method_from(text), families=(family,))
