@@ -40,6 +40,8 @@ class Method(Settings):
     """What differs from the paper, and why; `none`."""
     starts_as_base: ClassVar[bool] = True
     """Whether a fresh method leaves the model's output as it was; a method that does not says why in its docstring."""
+    takes_any_rank: ClassVar[bool] = False
+    """Whether a field `rank` may exceed the sides of the matrices."""
     positional: ClassVar[tuple[str, ...]] = ()
     """Fields that an expression may give without their names."""
 

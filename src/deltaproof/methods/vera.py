@@ -114,6 +114,7 @@ class VeRA(LinearMethod):
         "on all linear layers instead of queries and values alone, as the paper has it for instruction tuning; "
         "layers of several shapes take slices of one pair, as in peft"
     )
+    takes_any_rank = True
 
     rank: int = pydantic.Field(default=256, ge=1)
     """Rank r of the random pair; it may exceed the layers' width."""

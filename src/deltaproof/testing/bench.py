@@ -1,8 +1,10 @@
 """A tiny model and a few texts, made anew for every check."""
 
+import copy
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +26,13 @@ class Bench:
 
     def backbone(self) -> Backbone:
         """A fresh model, the same bits every time."""
-        return tiny_backbone(self.family)
+        made = _made(self.family)
+        return replace(made, model=copy.deepcopy(made.model), notes=list(made.notes))
 
     def batch(self, backbone: Backbone) -> dict[str, Tensor]:
-        return dict(backbone.tokenizer(list(TEXTS), padding=True, return_tensors="pt"))
+        tokens = backbone.tokenizer(list(TEXTS), padding=True, return_tensors="pt")
+        device = next(backbone.model.parameters()).device
+        return {key: value.to(device) for key, value in tokens.items()}
 
     @torch.no_grad()
     def answers(self, tuned: Tuned) -> Tensor:
@@ -36,27 +41,43 @@ class Bench:
         return logits.clone()
 
     def loss(self, tuned: Tuned) -> Tensor:
-        return F.cross_entropy(tuned(**self.batch(tuned.backbone)).logits.float(), torch.tensor(TARGETS))
+        logits = tuned(**self.batch(tuned.backbone)).logits.float()
+        return F.cross_entropy(logits, torch.tensor(TARGETS, device=logits.device))
+
+    def objective(self, tuned: Tuned) -> Tensor:
+        """The loss with what the method adds to it, a scalar: what a step of training goes down."""
+        loss = self.loss(tuned)
+        penalties = [edit.penalty() for _, edit in tuned.placed()]
+        return loss + sum(penalty for penalty in penalties if penalty is not None)
 
     def train(self, tuned: Tuned, n_steps: int, learning_rate: float) -> None:
         """A few steps of AdamW, as the training loop takes them."""
         optimizer = torch.optim.AdamW(tuned.trained().values(), lr=learning_rate)
-        tuned.train()
         with deterministic_dropout():
             for _, edit in tuned.placed():
                 edit.begin(n_steps)
-            for step in range(n_steps):
-                self.loss(tuned).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                for _, edit in tuned.placed():
-                    edit.after_step(step)
-                tuned.zero_grad(set_to_none=True)
+            self.take_steps(tuned, optimizer, range(n_steps))
+
+    def take_steps(self, tuned: Tuned, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        """The steps of these numbers, of a training that has begun."""
+        tuned.train()
+        for step in steps:
+            self.objective(tuned).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            for _, edit in tuned.placed():
+                edit.after_step(step)
+            tuned.zero_grad(set_to_none=True)
 
     def tuned(self, method: Method, seed: int = 0, n_steps: int = 3) -> Tuned:
         """The method on a fresh model, some steps away from its start."""
         tuned = attach(self.backbone(), method, seed)
         self.train(tuned, n_steps, learning_rate=1e-2)
         return tuned.eval()
+
+
+@functools.cache
+def _made(family: str) -> Backbone:
+    return tiny_backbone(family)
 
 
 @contextmanager
