@@ -1,12 +1,17 @@
 """What a model answers for every row of a split."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import nn
 
-from deltaproof.memory import free_cached, is_out_of_memory
+from deltaproof.memory import halving
 from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
+
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -17,13 +22,20 @@ def predict(
 
     Halves its batch when memory runs out; the answers do not depend on it but for rounding.
     """
+    return in_evaluation(
+        model, batch_size, lambda size, device: _answers(model, task, encoded, pad_token_id, size, precision, device)
+    )
+
+
+def in_evaluation(model: nn.Module, batch_size: int, do: Callable[[int, torch.device], T]) -> T:
+    """Do something with the model in evaluation mode, and again with half the batch when memory runs out."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
         while True:
             try:
-                return _answers(model, task, encoded, pad_token_id, batch_size, precision, device)
+                return do(batch_size, device)
             except Exception as error:
                 if not is_out_of_memory(error) or batch_size == 1:
                     raise

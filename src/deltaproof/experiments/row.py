@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deltaproof.metrics import Metric
+from deltaproof.records.record import Measurements
 from deltaproof.stats import Comparison, Interval
 
 COST_FIELDS = (
@@ -34,6 +35,8 @@ class Row:
     """Against the reference, on the deciding metric."""
     cost: dict[str, float | None] = field(default_factory=dict)
     """Mean over the final runs."""
+    measurements: Measurements = field(default_factory=dict)
+    """What the method asked to have measured, mean over the final runs."""
     learning_rate: float | None = None
     at_edge: bool = False
     """Whether the chosen learning rate is the lowest or highest of those tried, so that a better one may lie beyond."""
@@ -71,6 +74,7 @@ class Row:
             "learning_rate_at_edge": self.at_edge,
             "scores": {name: interval.mean for name, interval in self.scores.items()},
             "cost": self.cost,
+            "measurements": self.measurements,
             "notes": list(self.notes),
             "error": self.error,
         }

@@ -13,14 +13,15 @@ from deltaproof.backbones.load import load_backbone
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.run_folder import read_dataset
 from deltaproof.evaluation.efficiency import flops_per_token, latency_seconds, stored_bytes
+from deltaproof.evaluation.measures import measured
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Job
 from deltaproof.memory import PeakMemory, is_out_of_memory
-from deltaproof.methods import method_from
+from deltaproof.methods import Method, method_from
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.metrics import METRICS
-from deltaproof.records.record import Cost, Predictions, Record
+from deltaproof.records.record import Cost, Measurements, Predictions, Record
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store
 from deltaproof.saving.folder import save_tuned
@@ -90,6 +91,7 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     backbone = load_for(spec, job.trust_remote_code)
     train_rows = task.encode(backbone.tokenizer, dataset.train)
     validation_rows = task.encode(backbone.tokenizer, dataset.validation)
+    before = _base_measurements(method, backbone, validation_rows, spec, device) if spec.stage == "final" else {}
     seed_everything(spec.seed, "run")
     tuned = attach(backbone, method, spec.seed)
     outcome = train(
@@ -109,14 +111,34 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     if outcome.diverged:
         return Record(spec, "diverged", history=outcome.history, notes=notes), None
     test_scores: dict[str, float] = {}
+    measurements: Measurements = {}
     predictions: Predictions | None = None
     if spec.stage == "final":
         test_scores, predictions = _final_evaluation(dataset, tuned, task, spec, precision)
+        measurements = before | measured(
+            method.measures, tuned, backbone, validation_rows, 2 * spec.training["batch_size"], precision
+        )
         if job.keep:
             save_tuned(tuned, task, spec, store.folder / "tuned" / spec.key)
     cost = _cost(tuned, task, train_rows, outcome, precision, final=spec.stage == "final")
     cost = replace(cost, peak_memory_bytes=peak, peak_device_memory_bytes=device_peak)
-    return Record(spec, "done", outcome.validation, test_scores, outcome.history, cost, notes=notes), predictions
+    record = Record(
+        spec, "done", outcome.validation, test_scores, outcome.history, cost, measurements=measurements, notes=notes
+    )
+    return record, predictions
+
+
+def _base_measurements(
+    method: Method, backbone: Backbone, rows: Encoded, spec: Spec, device: torch.device
+) -> Measurements:
+    """What the method asks to have measured, of the model before it is attached."""
+    if not method.measures:
+        return {}
+    batch_size, precision = 2 * spec.training["batch_size"], spec.training["precision"]
+    model = backbone.model.to(device)
+    found = measured(method.measures, model, backbone, rows, batch_size, precision)
+    model.cpu()  # where it lay: methods start from its weights there
+    return {f"base_{name}": value for name, value in found.items()}
 
 
 def _final_evaluation(

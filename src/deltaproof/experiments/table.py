@@ -1,6 +1,7 @@
 """The answer: what every contestant reached and cost, and what can be said of it. Made from records, without torch."""
 
 import json
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -12,7 +13,7 @@ from deltaproof.experiments.gates import Gate, check_gates
 from deltaproof.experiments.recommendation import Recommendation, recommend
 from deltaproof.experiments.row import COST_FIELDS, Row
 from deltaproof.metrics import METRICS, Metric, per_unit
-from deltaproof.records.record import Record
+from deltaproof.records.record import Measurements, Record
 from deltaproof.records.store import Store
 from deltaproof.stats import Comparison, Interval, compare, mean_interval
 
@@ -79,8 +80,8 @@ class Table:
         rows = []
         for row in (*self.rows, *self.baselines):
             flat = row.to_json(self.metric)
-            cost = flat.pop("cost")
-            rows.append({**flat.pop("scores"), **flat, **cost})
+            cost, measurements = flat.pop("cost"), flat.pop("measurements")
+            rows.append({**flat.pop("scores"), **flat, **cost, **measurements})
         return pandas.DataFrame(rows).set_index("name")
 
     def plot(self) -> Any:
@@ -181,6 +182,7 @@ def _row(store: Store, contestant: dict[str, Any], metrics: list[Metric]) -> tup
         "at_edge": contestant.get("at_edge", False),
         "keys": keys,
         "cost": _mean_cost(found),
+        "measurements": _mean_measurements(found),
         "notes": tuple(
             dict.fromkeys([*contestant.get("notes", []), *(note for record in found for note in record.notes)])
         ),
@@ -233,6 +235,15 @@ def _mean_cost(records: list[Record]) -> dict[str, float | None]:
     if costs:
         means["trainable_fraction"] = costs[0].n_trainable / max(1, costs[0].n_total)
     return means
+
+
+def _mean_measurements(records: list[Record]) -> Measurements:
+    """Each number's mean over the runs that have it."""
+    values: dict[str, list[float | list[float]]] = defaultdict(list)
+    for record in records:
+        for name, value in record.measurements.items():
+            values[name].append(value)
+    return {name: np.mean(found, axis=0).tolist() for name, found in values.items()}
 
 
 def dumps(table: Table) -> str:

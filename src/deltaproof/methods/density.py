@@ -64,7 +64,7 @@ class _WeightedSum(torch.autograd.Function):
         return (surrogate.value(_wide(o)).sum(-1) * weights).sum()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         o, weights = ctx.saved_tensors
         return (ctx.surrogate.slope(_wide(o)) * (gradient * weights)[..., None]).to(o.dtype), None, None
@@ -112,7 +112,7 @@ def _by_example(o: Tensor, context: Context) -> Tensor:
             f"an activation's density is a mean over all tokens, {tuple(mask.shape)} of them here, got values of "
             f"shape {tuple(o.shape)}, as of a mixture of experts; use the method without `density_penalty`"
         )
-    return o.unflatten(0, (len(mask), -1))
+    return o.view(len(mask), -1, o.shape[-1])
 
 
 class Density(Watch):

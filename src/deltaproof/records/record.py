@@ -9,6 +9,8 @@ from deltaproof.errors import RecordError
 from deltaproof.records.spec import Spec
 
 Status = Literal["done", "diverged", "out_of_memory", "failed"]
+Measurements = dict[str, float | list[float]]
+"""Numbers by name, or lists with one number per layer, `…_by_layer`. `…_fraction` is a share in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Record:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per evaluation: epoch, step, train_loss, learning_rate and validation scores."""
     cost: Cost | None = None
+    measurements: Measurements = field(default_factory=dict)
+    """What the method asked to have measured on the validation split; `base_…`: the same before it was attached."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions of libraries, hardware, precision in force."""
     notes: list[str] = field(default_factory=list)

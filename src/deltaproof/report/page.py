@@ -81,7 +81,12 @@ def _context(study: Study, with_examples: bool) -> dict[str, Any]:
         "examples": disagreements(study) if with_examples else [],
         "costs": [
             grid
-            for grid in (tables.training_costs(study), tables.use_costs(study), tables.estimates(study))
+            for grid in (
+                tables.training_costs(study),
+                tables.use_costs(study),
+                tables.measurements(study),
+                tables.estimates(study),
+            )
             if grid.sections[0].rows
         ],
         "spent": wording.duration(experiment.get("measured_seconds")) if experiment.get("measured_seconds") else "",

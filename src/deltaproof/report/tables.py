@@ -7,6 +7,7 @@ import numpy as np
 from deltaproof.experiments import wording
 from deltaproof.experiments.row import Row
 from deltaproof.metrics import METRICS
+from deltaproof.records.record import Measurements
 from deltaproof.report.figures.pareto import memory_of
 from deltaproof.report.figures.rates import trials_of
 from deltaproof.report.grid import Cell, Grid, Section, grid
@@ -170,6 +171,25 @@ def use_costs(study: Study) -> Grid:
 def _costs(study: Study, caption: str, columns: tuple[_Column, ...], note: str) -> Grid:
     lines = [[row.name, *(write(row.cost) for _, write in columns)] for row in study.table.rows if row.cost]
     return grid(caption, ("Method", *(title for title, _ in columns)), lines, note=note)
+
+
+def measurements(study: Study) -> Grid:
+    """What methods asked to have measured, beside what the base model had; numbers by layer stay in the records."""
+    rows = [row for row in study.table.rows if row.measurements]
+    all_names = dict.fromkeys(name for row in rows for name in row.measurements)
+    names = [name for name in all_names if not name.startswith("base_") and not name.endswith("_by_layer")]
+    lines = [[Cell(row.name), *(_measurement(row.measurements, name) for name in names)] for row in rows]
+    columns = [name.replace("_fraction", ",\u00a0%").replace("_", " ").capitalize() for name in names]
+    note = "Measured on the validation split, mean over the final runs; per layer in the records."
+    return grid("Further measurements", ("Method", *columns), lines, note=note)
+
+
+def _measurement(measurements: Measurements, name: str) -> Cell:
+    unit = "fraction" if name.endswith("_fraction") else ""
+    found, before = measurements.get(name), measurements.get(f"base_{name}")
+    if not isinstance(found, float):
+        return NOTHING
+    return Cell(value(found, unit), f"base {value(before, unit)}" if isinstance(before, float) else "")
 
 
 def estimates(study: Study) -> Grid:
