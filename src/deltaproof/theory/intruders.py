@@ -18,6 +18,9 @@ from deltaproof.theory.spectra import gram
 
 TOP_K, EPSILON = 10, 0.5
 """The authors' choices."""
+OUTSIDE = 0.5
+"""More than half of an intruder must lie outside of what noise would mix. Of noise itself, a quarter at most does to
+first order: s^2 sum_i 1 / (gap to vector i)^2 <= n s^2 / radius^2."""
 SWEPT_TOP_K = (1, 5, 10, 50)
 SWEPT_EPSILON = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -38,15 +41,13 @@ class Intruders:
         return sum(cosine < epsilon for cosine in self.cosines[:top_k])
 
     def n_robust(self, top_k: int = TOP_K, epsilon: float = EPSILON) -> int:
-        """Those among them that also lie outside of all that noise would mix: a part of at least 1 - epsilon^2."""
-        return sum(self._is_robust(j, epsilon) for j in range(min(top_k, len(self.cosines))))
+        """Those among them that also lie, for the most part, outside of all that noise would mix."""
+        leading = list(zip(self.cosines, self.outside, strict=True))[:top_k]
+        return sum(cosine < epsilon and outside > OUTSIDE for cosine, outside in leading)
 
     def n_undetermined(self, top_k: int = TOP_K, epsilon: float = EPSILON) -> int:
         """Intruders by the definition that noise of the same size would make as well: gaps too small to tell."""
         return self.n_official(top_k, epsilon) - self.n_robust(top_k, epsilon)
-
-    def _is_robust(self, j: int, epsilon: float) -> bool:
-        return self.cosines[j] < epsilon and self.outside[j] > 1 - epsilon**2
 
 
 @torch.no_grad()

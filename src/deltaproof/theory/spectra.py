@@ -45,7 +45,7 @@ class Spectrum:
         """
         energy = self.values.square()
         total = energy.sum()
-        return energy.cumsum(0) / total if total > 0 else torch.ones_like(energy)
+        return (energy.cumsum(0) / total).clamp(max=1) if total > 0 else torch.ones_like(energy)
 
     def energy(self, rank: int) -> float:
         """E(rank), 0 … 1; a zero matrix is held whole by any rank."""
