@@ -70,13 +70,7 @@ class Tuned(nn.Module):
 
     def places(self) -> list[str]:
         """A stable name for each edit: its site's, and a number that tells edits of one site apart."""
-        count: dict[str, int] = defaultdict(int)
-        names = []
-        for site in self.sites:
-            place = site.name if site else "model"
-            names.append(f"{place}#{count[place]}")
-            count[place] += 1
-        return names
+        return place_names(self.sites)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every parameter that training changes, by a stable name; a shared one once."""
@@ -179,10 +173,14 @@ class Tuned(nn.Module):
         return self.model
 
     def _release(self) -> None:
+        self.unhook()
+        self.sites, self.edits = [], nn.ModuleList()
+
+    def unhook(self) -> None:
+        """Let the edits rest until the next `hook_up`; one that wraps the model acts on."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self.sites, self.edits = [], nn.ModuleList()
 
     def hook_up(self) -> None:
         """Let the edits act; `attach` calls this once."""
@@ -208,6 +206,17 @@ class Tuned(nn.Module):
         labels = arguments.get("labels")
         answers = getattr(model, "can_generate", bool)() and isinstance(labels, Tensor) and labels.ndim == 2
         self.context.read(arguments, labels if answers else None)
+
+
+def place_names(sites: Iterable[Site | None]) -> list[str]:
+    """A stable name for the edit at each of these sites; None stands for the whole model."""
+    count: dict[str, int] = defaultdict(int)
+    names = []
+    for site in sites:
+        place = site.name if site else "model"
+        names.append(f"{place}#{count[place]}")
+        count[place] += 1
+    return names
 
 
 def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
