@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deltaproof.memory import halving
+from deltaproof.memory import free_cached, is_out_of_memory
 from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
