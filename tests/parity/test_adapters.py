@@ -322,7 +322,7 @@ def test_an_adapter_beside_attention_is_refused_where_queries_cannot_be_reached(
     ("text", "families"),
     [
         ("serial(placement='houlsby', initial='near', dropout=0.2)", ("bert", "llama")),
-        ("serial(placement='after_norm', initial='bert', activation='gelu_new')", ("bert", "albert")),
+        ("serial(placement='after_norm', initial='bert', activation='gelu_new')", ("bert", "distilbert")),
         ("parallel(placement='attention', bottleneck=3, activation='silu')", ("bert", "gpt2", "modernbert")),
     ],
 )
