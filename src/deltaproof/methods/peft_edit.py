@@ -51,13 +51,15 @@ class PeftEdit(ModelEdit):
         """The wrapped model, tried out on one token, so that a method that does not fit this model says so here."""
         import peft
 
+        unfrozen = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(head)]
         with self._explained(), torch.random.fork_rng(devices=[]), quiet(), contextlib.redirect_stderr(io.StringIO()):
             torch.manual_seed(self._seed)
             wrapped: nn.Module = peft.get_peft_model(model, self.config)
             was_training = wrapped.training
-            with torch.no_grad():
-                token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
-                wrapped.eval()(input_ids=token, attention_mask=token)
+            token = torch.ones(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+            if not token.is_meta:  # without weights there is nothing to try
+                with torch.no_grad():
+                    wrapped.eval()(input_ids=token, attention_mask=token)
             wrapped.train(was_training)
         on_top = {id(parameter) for path in head for parameter in _trained_copy(model.get_submodule(path)).parameters()}
         for parameter in wrapped.parameters():
@@ -68,6 +70,8 @@ class PeftEdit(ModelEdit):
                 f"a method must train something beside the head, `{self.label}` finds nothing to train in this model; "
                 f"name layers that it can change with `target_modules`"
             )
+        for parameter in unfrozen:  # peft freezes all that is not its own, what a method beside it trains as well
+            parameter.requires_grad_(True)
         self._wrapped.append(wrapped)
         return wrapped
 
