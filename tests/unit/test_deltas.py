@@ -265,7 +265,7 @@ def test_an_adapter_of_a_wider_model_is_refused(bert, tmp_path):
         tensors["encoder.layer.0.attention.self.query.weight"] = noise(32, 64)
 
     other = edited(bert, tmp_path / "other", widen)
-    with pytest.raises(BackboneError, match="by 32 x 32, the weight in .* is 32 x 64"):
+    with pytest.raises(BackboneError, match=r"by 32 x 32, the weight in .* is 32 x 64"):
         adapter_deltas(open_model(str(other)), tmp_path / "adapter")
 
 
