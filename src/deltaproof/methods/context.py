@@ -42,7 +42,7 @@ class Context:
         self.attention_mask = arguments.get("attention_mask")
         past = arguments.get("past_key_values")
         self.n_past = 0 if past is None or not hasattr(past, "get_seq_length") else int(past.get_seq_length())
-        self.prompt_lengths, self.announced_lengths = self.announced_lengths, None
+        self.prompt_lengths = self.announced_lengths  # a call that peft passes on is read twice
         self.labels = labels
 
     def real(self, h: Tensor) -> Tensor:

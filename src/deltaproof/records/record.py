@@ -52,8 +52,6 @@ class Record:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per evaluation: epoch, step, train_loss, learning_rate and validation scores."""
     cost: Cost | None = None
-    measurements: Measurements = field(default_factory=dict)
-    """What the method asked to have measured on the validation split; `base_…`: the same before it was attached."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions of libraries, hardware, precision in force."""
     notes: list[str] = field(default_factory=list)
@@ -63,6 +61,8 @@ class Record:
     """UTC, ISO 8601."""
     seconds: float = 0.0
     """Wall time of the whole run, loading and evaluation included."""
+    measurements: Measurements = field(default_factory=dict)
+    """What the method asked to have measured on the validation split; `base_…`: the same before it was attached."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
