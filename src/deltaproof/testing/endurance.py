@@ -1,6 +1,7 @@
 """Checks of the contract on what a training goes through: half precision, other devices, recomputing, a kill."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from deltaproof.methods.base import Method
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.testing.bench import Bench, deterministic_dropout
 from deltaproof.training.recomputing import recompute_activations
+
+Move = Callable[[Tuned], Any]
 
 
 def a_base_in_bf16_runs(method: Method, bench: Bench) -> None:
@@ -42,13 +45,14 @@ def moved_and_back_it_answers_the_same(method: Method, bench: Bench) -> None:
     """
     tuned = bench.tuned(method)
     before = bench.answers(tuned)
-    places: list[Any] = [torch.float64, *(["cuda"] if torch.cuda.is_available() else [])]
-    for place, way_back in zip(places, [torch.float32, "cpu"], strict=False):
-        there = bench.answers(tuned.to(place))
-        torch.testing.assert_close(
-            there.cpu().float(), before, rtol=1e-3, atol=1e-3, msg=lambda text, at=place: f"in {at}: {text}"
-        )
-        assert torch.equal(bench.answers(tuned.to(way_back)), before), f"back from {place} it answers otherwise"
+    moves: dict[str, tuple[Move, Move]] = {"fp64": (Tuned.double, Tuned.float)}
+    if torch.cuda.is_available():
+        moves["CUDA"] = (Tuned.cuda, Tuned.cpu)
+    for place, (there, back) in moves.items():
+        there(tuned)
+        _assert_close(bench.answers(tuned).cpu().float(), before, 1e-3, f"in {place}")
+        back(tuned)
+        assert torch.equal(bench.answers(tuned), before), f"back from {place} it answers otherwise"
 
 
 def recomputed_it_has_the_same_gradients(method: Method, bench: Bench) -> None:
@@ -59,7 +63,7 @@ def recomputed_it_has_the_same_gradients(method: Method, bench: Bench) -> None:
     got = _gradients(tuned, bench)
     assert wanted.keys() == got.keys(), "other parameters get gradients"
     for name, gradient in wanted.items():
-        torch.testing.assert_close(got[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, at=name: f"{at}: {text}")
+        _assert_close(got[name], gradient, 1e-5, f"the gradient of `{name}`")
 
 
 def _gradients(tuned: Tuned, bench: Bench) -> dict[str, Tensor]:
@@ -103,3 +107,7 @@ def _began(tuned: Tuned) -> torch.optim.Optimizer:
     for _, edit in tuned.placed():
         edit.begin(3)
     return torch.optim.AdamW(tuned.trained().values(), lr=1e-2)
+
+
+def _assert_close(got: Tensor, wanted: Tensor, tolerance: float, where: str) -> None:
+    torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance, msg=lambda message: f"{where}: {message}")
