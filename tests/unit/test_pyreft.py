@@ -64,7 +64,7 @@ def test_one_edit_per_layer_is_read_as_a_tied_method(tmp_path, place):
     for value, (_, edit) in zip(values, tuned.placed(), strict=True):
         torch.testing.assert_close(orthonormal(edit.basis), value["rotate_layer"], atol=2e-6, rtol=0)
         assert torch.equal(edit.w, value["weight"].float())
-        assert torch.equal(edit.b, value["bias"].float())
+        assert torch.equal(edit.bias, value["bias"].float())
         h = torch.randn(5, WIDTH)
         r = value["rotate_layer"].T
         wanted = (h @ value["weight"].float().T + value["bias"].float() - h @ r.T) @ r

@@ -120,7 +120,8 @@ class Reft(OutputEdit):
         self.basis = nn.Parameter(torch.empty(width, settings.rank))
         """What P is made of: itself, or a matrix whose orthonormal factor it is."""
         self.w = nn.Parameter(torch.empty(settings.rank, width)) if form.reads else None
-        self.b = nn.Parameter(torch.empty(settings.rank))
+        self.bias = nn.Parameter(torch.empty(settings.rank))
+        """b, under the name by which transformers' trainer spares it weight decay."""
         self.act: Callable[[Tensor], Tensor] = ACTIVATIONS.get(settings.act, lambda x: x)
         self.dropout = nn.Dropout(settings.dropout)
 
@@ -132,16 +133,16 @@ class Reft(OutputEdit):
         else:
             nn.init.uniform_(self.basis, -bound, bound, generator=generator)
         if self.w is None:
-            nn.init.uniform_(self.b, 0, 1, generator=generator)  # as the authors' code has it where b is alone
+            nn.init.uniform_(self.bias, 0, 1, generator=generator)  # as the authors' code has it where b is alone
         else:
             nn.init.uniform_(self.w, -bound, bound, generator=generator)
-            nn.init.uniform_(self.b, -bound, bound, generator=generator)
+            nn.init.uniform_(self.bias, -bound, bound, generator=generator)
         if self.settings.identity_start:
             self._start_as_base()
 
     @torch.no_grad()
     def _start_as_base(self) -> None:
-        nn.init.zeros_(self.b)
+        nn.init.zeros_(self.bias)
         if self.w is None:
             return
         if self.form.subtracts:
@@ -168,7 +169,7 @@ class Reft(OutputEdit):
         with torch.autocast(h.device.type, enabled=False):
             p = self.p()
             h = h.to(p.dtype)
-            aim = self.b if self.w is None else self.act(F.linear(h, self.w, self.b))
+            aim = self.bias if self.w is None else self.act(F.linear(h, self.w, self.bias))
             if self.form.subtracts:
                 aim = aim - h @ p
             change: Tensor = (aim @ p.mT).expand_as(h)

@@ -77,7 +77,7 @@ def read_pyreft(
         for layer, numbers in files.items()
         for number, name in numbers.items()
     }
-    ranks = {value["b"].numel() for value in values.values()}
+    ranks = {value["bias"].numel() for value in values.values()}
     if len(ranks) != 1:
         raise RecordError(f"the edits of `{folder}` must have one rank, got {sorted(ranks)}")
     fields = {"rank": ranks.pop(), "positions": positions, "tied": tied, "layers": sorted(files), "act": act}
@@ -158,7 +158,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _values(stored: dict[str, Tensor], kind: str, act: str, path: Path) -> dict[str, Tensor]:
-    """Our `basis`, `w` and `b` from theirs, in fp32."""
+    """Our `basis`, `w` and `bias` from theirs, in fp32."""
     stored = {name: tensor for name, tensor in stored.items() if name not in _SIZES}
     if kind.startswith("Loreft"):
         w, b, basis = _take(stored, ("weight", "bias", "rotate_layer"), path)
@@ -169,7 +169,7 @@ def _values(stored: dict[str, Tensor], kind: str, act: str, path: Path) -> dict[
                 f"`rotate_layer` must have orthonormal columns in `{path}`, they are off by {off:.2g}; weight decay "
                 f"and resuming destroy R in that library: train the edit again"
             )
-        return {"basis": basis, "w": w, "b": b}
+        return {"basis": basis, "w": w, "bias": b}
     bias = stored.pop("proj_layer.bias", None)
     w, b, w2 = _take(stored, ("learned_source.weight", "learned_source.bias", "proj_layer.weight"), path)
     _check_shapes(w, b, w2, path)
@@ -177,7 +177,7 @@ def _values(stored: dict[str, Tensor], kind: str, act: str, path: Path) -> dict[
         if act != "linear" or bias.shape != b.shape:
             raise RecordError(f"`proj_layer.bias` has no counterpart here beside `act={act!r}`, found one in `{path}`")
         b = b - bias.float()
-    return {"basis": w2.mT.contiguous(), "w": w, "b": b}
+    return {"basis": w2.mT.contiguous(), "w": w, "bias": b}
 
 
 def _take(stored: dict[str, Tensor], names: tuple[str, ...], path: Path) -> list[Tensor]:
