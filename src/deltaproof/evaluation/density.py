@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.evaluation.predict import autocast, in_evaluation
 from deltaproof.methods.context import Context
-from deltaproof.methods.density import activation_sites, token_weights
+from deltaproof.methods.density import activation_sites, real_tokens
 from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, collate
 
@@ -103,16 +103,16 @@ class Watched:
 
     def hook(self, reader: Context) -> Any:
         def see(module: nn.Module, inputs: Any, o: Tensor) -> None:
-            weights = token_weights(o, reader).double()
-            active = torch.stack([(o != 0).sum(-1), (o.abs() > self.threshold).sum(-1)]) / o.shape[-1]
-            n_examples = len(o) if o.ndim == 3 or reader.attention_mask is None else len(reader.attention_mask)
-            self.sums.append(n_examples * (active * weights).flatten(1).sum(1))
-            self.n_examples += n_examples
+            real = real_tokens(o, reader)
+            active = torch.stack([(o != 0).sum(-1), (o.abs() > self.threshold).sum(-1)]).view(2, *real.shape)
+            shares = (active * real).sum(-1).double() / (real.sum(-1).clamp(min=1) * o.shape[-1])
+            self.sums.append(shares.sum(-1))
+            self.n_examples += len(real)
 
         return see
 
     def shares(self) -> np.ndarray:
-        """(2,) exact, above the threshold."""
+        """(2,): exact, above the threshold."""
         return np.asarray(torch.stack(self.sums).sum(0).cpu()) / self.n_examples
 
 

@@ -93,26 +93,31 @@ def token_weights(o: Tensor, context: Context, masked: bool = True) -> Tensor:
         masked: leave padding out.
     Returns:
         `o`'s shape without d_ff, at least fp32; they add up to 1.
+    """
+    counted = real_tokens(o, context)
+    counted = counted if masked else torch.ones_like(counted)
+    counted = counted.to(torch.promote_types(o.dtype, torch.float32))
+    weights = counted / counted.sum(1, keepdim=True).clamp(min=1) / len(counted)
+    return weights.reshape(o.shape[:-1])
+
+
+def real_tokens(o: Tensor, context: Context) -> Tensor:
+    """Which tokens are no padding, (batch, tokens), of a model that flattens them (OPT) too; one example without a mask.
+
     Raises:
         ConfigError: the non-linearity does not see every token once.
     """
-    rows = o if o.ndim == 3 else _by_example(o, context)
-    counts = context.real(rows) if masked else torch.ones(rows.shape[:2], dtype=torch.bool, device=o.device)
-    weights = counts / counts.sum(1, keepdim=True).clamp(min=1) / len(rows)
-    return weights.reshape(o.shape[:-1]).to(torch.promote_types(o.dtype, torch.float32))
-
-
-def _by_example(o: Tensor, context: Context) -> Tensor:
-    """(batch, tokens, d_ff) of what a model such as OPT flattened; one example where no mask tells."""
+    if o.ndim == 3:
+        return context.real(o)
     mask = context.attention_mask
     if mask is None:
-        return o[None]
+        return torch.ones(1, len(o), dtype=torch.bool, device=o.device)
     if o.ndim != 2 or len(o) != mask.numel():
         raise ConfigError(
             f"an activation's density is a mean over all tokens, {tuple(mask.shape)} of them here, got values of "
             f"shape {tuple(o.shape)}, as of a mixture of experts; use the method without `density_penalty`"
         )
-    return o.view(len(mask), -1, o.shape[-1])
+    return context.real(o.view(*mask.shape, -1))
 
 
 class Density(Watch):
