@@ -13,7 +13,7 @@ from deltaproof.seeding import seed_everything
 from deltaproof.testing import Bench
 
 MAIN = [
-    "vera(r=8)", "loha(r=2)", "lokr(r=2)", "oft", "boft", "adalora", "prefix_tuning(num_virtual_tokens=4)",
+    "peft_vera(r=8)", "loha(r=2)", "lokr(r=2)", "oft", "boft", "adalora", "prefix_tuning(num_virtual_tokens=4)",
     "prompt_tuning(num_virtual_tokens=4)", "p_tuning(num_virtual_tokens=4)", "peft_lora(r=4)", "peft_ia3",
     "trainable_tokens(token_indices=[0, 1, 2, 3], target_modules=['word_embeddings'])", "ln_tuning",
     "fourierft(n_frequency=50)", "miss(r=2)", "c3a(block_size=16)", "vblora(vector_length=16)", "road(group_size=16)",
@@ -52,7 +52,9 @@ def test_a_method_of_peft_works_whole(text):
     works_whole(text, "bert")
 
 
-@pytest.mark.parametrize("text", ["vera(r=8)", "peft_lora(r=4)", "peft_ia3", "adalora", "prefix_tuning", "p_tuning"])
+@pytest.mark.parametrize(
+    "text", ["peft_vera(r=8)", "peft_lora(r=4)", "peft_ia3", "adalora", "prefix_tuning", "p_tuning"]
+)
 def test_those_that_take_transposed_weights_work_on_gpt2(text):
     works_whole(text, "gpt2")
 
@@ -79,7 +81,7 @@ def test_what_cannot_be_a_contestant_is_refused_with_the_reason(name):
     assert name not in peft_types()
 
 
-@pytest.mark.parametrize("text", ["prefix_tuning", "prompt_tuning(num_virtual_tokens=4)", "vera", "oft"])
+@pytest.mark.parametrize("text", ["prefix_tuning", "prompt_tuning(num_virtual_tokens=4)", "peft_vera", "oft"])
 def test_taken_off_the_plain_model_is_left_with_the_trained_head(text):
     bench = Bench("bert")
     tuned = bench.tuned(method_from(text))
@@ -118,7 +120,7 @@ def test_a_model_that_peft_does_not_know_gets_targets_by_role():
 
 
 def test_modules_that_the_user_wants_saved_are_trained_beside_the_head():
-    names = attach(tiny_backbone("bert"), method_from("vera(r=4, modules_to_save=['pooler'])")).trained()
+    names = attach(tiny_backbone("bert"), method_from("peft_vera(r=4, modules_to_save=['pooler'])")).trained()
     assert any("pooler" in name for name in names)
     assert any("classifier" in name for name in names)
 
@@ -130,9 +132,9 @@ def test_the_seed_reaches_what_peft_draws_by_itself():
         tuned = attach(tiny_backbone("bert"), method_from(text), seed=seed)
         return next(value for name, value in tuned.model.named_buffers() if "vera_A" in name)
 
-    assert torch.equal(projection("vera(r=4)", 1), projection("vera(r=4)", 1))
-    assert not torch.equal(projection("vera(r=4)", 1), projection("vera(r=4)", 2))
-    fixed = "vera(r=4, projection_prng_key=7)"
+    assert torch.equal(projection("peft_vera(r=4)", 1), projection("peft_vera(r=4)", 1))
+    assert not torch.equal(projection("peft_vera(r=4)", 1), projection("peft_vera(r=4)", 2))
+    fixed = "peft_vera(r=4, projection_prng_key=7)"
     assert torch.equal(projection(fixed, 1), projection(fixed, 2))
 
 

@@ -23,7 +23,8 @@ from deltaproof.testing.bench import TEXTS, Bench
 
 METHODS = [
     "full", "head", "bitfit", "ln_tune", "lora(rank=4)", "lora(rank=4, roles=['key', 'ffn_out'], layers=[1])",
-    "dora(rank=4)", "ia3", "vera(r=4)", "adalora", "peft_lora(r=4)", "prompt_tuning(num_virtual_tokens=4)", "loha(r=2)",
+    "dora(rank=4)", "ia3", "pica(rank=4)", "vera(rank=8)", "peft_vera(r=4)", "adalora", "peft_lora(r=4)",
+    "prompt_tuning(num_virtual_tokens=4)", "loha(r=2)",
 ]  # fmt: skip
 IN_PEFT = [text for text in METHODS if text.split("(")[0] not in ("full", "head", "bitfit", "ln_tune")]
 FAMILIES = ("bert", "gpt2", "modernbert")
@@ -121,9 +122,9 @@ def test_nothing_that_is_saved_can_run_code(saved):
 def test_ia3_is_pefts_ia3_and_lora_is_pefts_lora(saved):
     kinds = {
         text: json.loads((saved["bert", text][0] / "adapter_config.json").read_text())["peft_type"]
-        for text in ("ia3", "lora(rank=4)", "dora(rank=4)", "vera(r=4)")
+        for text in ("ia3", "lora(rank=4)", "dora(rank=4)", "peft_vera(r=4)")
     }
-    assert kinds == {"ia3": "IA3", "lora(rank=4)": "LORA", "dora(rank=4)": "LORA", "vera(r=4)": "VERA"}
+    assert kinds == {"ia3": "IA3", "lora(rank=4)": "LORA", "dora(rank=4)": "LORA", "peft_vera(r=4)": "VERA"}
 
 
 def test_the_stored_bytes_are_those_of_the_file(saved):

@@ -21,7 +21,8 @@ EXPRESSIONS = [
     "ia3(roles=['key'])",
     "ln_tune(layers=[1])",
     "vera",
-    "vera(r=64, target_modules=['query', 'it\\'s \"odd\"'], vera_dropout=0.1)",
+    "peft_vera",
+    "peft_vera(r=64, target_modules=['query', 'it\\'s \"odd\"'], vera_dropout=0.1)",
     "peft_lora(r=4, use_rslora=True, target_modules='all-linear', rank_pattern={'query': 2})",
     "peft_ia3(init_ia3_weights=False)",
     "loha(rank_dropout=0.0, layers_to_transform=None)",
@@ -53,7 +54,7 @@ def test_pefts_own_lora_is_told_apart_from_ours():
 @pytest.mark.parametrize(
     ("config", "label"),
     [
-        (peft.VeraConfig(r=64), "vera(r=64)"),
+        (peft.VeraConfig(r=64), "peft_vera(r=64)"),
         (peft.LoraConfig(task_type="SEQ_CLS", use_dora=True), "peft_lora(use_dora=True)"),
         (peft.LoraConfig(target_modules=["value", "query"]), "peft_lora(target_modules=['query', 'value'])"),
         (peft.AdaLoraConfig(total_step=100, target_r=4), "adalora(target_r=4, total_step=100)"),
@@ -69,11 +70,11 @@ def test_a_configuration_object_becomes_an_expression(config, label):
 def test_a_plan_in_toml_comes_back_as_it_was():
     text = '\n'.join([
         'model = "m"', 'data = "d.csv"',
-        'methods = ["full", "lora(rank=2, roles=[\'query\'])", {name = "ia3", roles = ["key"]}, "vera(r=8)"]',
+        'methods = ["full", "lora(rank=2, roles=[\'query\'])", {name = "ia3", roles = ["key"]}, "peft_vera(r=8)"]',
         "[training]", "epochs = 2", "[budget]", "trials = 3",
     ])  # fmt: skip
     plan = plan_from(tomllib.loads(text))
-    assert plan.methods == ("full", "lora(rank=2, roles=['query'])", "ia3(roles=['key'])", "vera(r=8)")
+    assert plan.methods == ("full", "lora(rank=2, roles=['query'])", "ia3(roles=['key'])", "peft_vera(r=8)")
     again = plan_from({key: value for key, value in plan.model_dump(mode="json").items() if value is not None})
     assert again == plan
     assert again.contestants() == plan.contestants()
@@ -90,7 +91,7 @@ def test_a_plan_in_toml_comes_back_as_it_was():
         ("lora(8)", r"`lora` takes its settings by name, got \[8\]; write for example `lora\(rank=8\)`"),
         ("lora(rank=", r"a method reads `name` or `name\(field=value, …\)`, got `lora\(rank=`; write for example"),
         ("__import__('os').system('true')", "a method reads `name` or"),
-        ("vera(rank=4)", "peft's `vera` has no field `rank`; "),
+        ("peft_vera(rank=4)", "peft's `vera` has no field `rank`; "),
         ("peft(type='lorra')", r"the installed `peft` has no method `lorra`; did you mean .*`lora`"),
         ("peft()", "`peft.type`: field required"),
         ("poly", "a contestant must learn one task by itself, `poly` does not: it needs the number of a task"),
@@ -113,7 +114,7 @@ def test_a_wrong_setting_is_refused_before_there_is_a_model(text, message):
         ("lora(roles=['qeury'])", "`role` must be one that models have, got `qeury`; did you mean `query`?"),
         ("ln_tune(layers=[7])", "got layer 7"),
         ("vblora", r"peft must be able to put `vblora` on this model, it says: .*vector_length.*; set the field"),
-        ("vera(target_modules=['nothing'])", r"peft must be able to put .*nothing.*; set the field"),
+        ("peft_vera(target_modules=['nothing'])", r"peft must be able to put .*nothing.*; set the field"),
     ],
 )
 def test_a_setting_that_does_not_fit_the_model_is_refused_when_attached(text, message):

@@ -151,7 +151,7 @@ def test_ia3_is_that_of_peft_over_a_training_biases_included(family):
     assert_merged_alike(ours, theirs)
 
 
-@pytest.mark.parametrize("text", ["peft_lora(r=4)", "loha(r=2)", "vera(r=8)"])
+@pytest.mark.parametrize("text", ["peft_lora(r=4)", "loha(r=2)", "peft_vera(r=8)"])
 def test_the_bridge_trains_what_peft_trains_by_hand(text):
     """The method is peft's own code; what is compared here is the loop around it."""
     ours = attach(tiny_backbone("bert"), method_from(text), seed=1)

@@ -96,7 +96,9 @@ def test_the_seed_reaches_start_values_order_of_rows_and_dropout_each(what, monk
         ("lora(rank=2, dropout=0.1)", 12),
         ("full", 7),
         ("adalora(init_r=4, target_r=2, tinit=1, deltaT=1)", 7),
-        ("vera(r=4)", 6),
+        ("peft_vera(r=4)", 6),
+        ("pica(rank=4)", 7),
+        ("vera(rank=8, dropout=0.1)", 7),
     ],
 )
 def test_a_training_cut_in_the_middle_goes_on_to_the_same_bits(tmp_path, method, cut_at):
@@ -323,7 +325,7 @@ def test_gradient_checkpointing_saves_activations():
     assert peak(True) < 0.7 * peak(False)
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "dora", "vera(r=4)"])
+@pytest.mark.parametrize("method", ["full", "lora", "dora", "peft_vera(r=4)"])
 def test_in_bf16_products_are_in_bf16_and_everything_kept_in_fp32(method):
     training = Small(method, precision="bf16")
     seen = set()

@@ -51,7 +51,7 @@ def count_trainable(method: Method, config: Any, n_outputs: int = 2) -> Count:
     with torch.device("meta"), _explained(method):
         tuned = place(backbone, method)
     if any(isinstance(edit, ModelEdit) for edit in tuned.edits):  # only the wrapped model has its parameters
-        for edit in tuned.edits:
+        for _, edit in tuned.placed():
             edit.start(None, generator(0, "count"))
         with torch.device("meta"), _explained(method):
             tuned.hook_up()

@@ -40,7 +40,7 @@ _ROLES = {"ln_tuning": ("norm",), "ia3": ("key", "value", "ffn_out"), "beft": ("
 
 @method("peft")
 class Peft(Method):
-    """Any method of the installed `peft`: `vera(r=64)`, or in Python `Peft(VeraConfig(r=64))`.
+    """Any method of the installed `peft`: `loha(r=8)`, or in Python `Peft(LoHaConfig(r=8))`.
 
     One that shares its name with a method of ours is called `peft_lora`, `peft_ia3`.
     """
@@ -57,7 +57,7 @@ class Peft(Method):
     starts_as_base = False  # true of most, but not of all that peft has
 
     type: str
-    """Name of peft's method in lower case, such as `vera`."""
+    """Name of peft's method in lower case, such as `loha`."""
     config: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Fields of its configuration."""
 

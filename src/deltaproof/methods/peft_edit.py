@@ -155,7 +155,7 @@ class PeftEdit(ModelEdit):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ConfigError(
                 f"peft must be able to put `{self.label}` on this model, it says: {reason}; set the field that this "
-                f"names, as in `vera(r=64)`, or leave the method out"
+                f"names, as in `loha(r=8)`, or leave the method out"
             ) from error
 
 

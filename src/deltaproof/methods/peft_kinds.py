@@ -60,7 +60,7 @@ def config_kind(name: str) -> Any:
 
 
 def is_peft_type(name: str) -> bool:
-    """Whether the installed `peft` has a method of this name, such as `vera`, or `peft_lora` beside our own `lora`."""
+    """Whether the installed `peft` has a method of this name, such as `loha`, or `peft_lora` beside our own `lora`."""
     return name.removeprefix("peft_") in names()
 
 

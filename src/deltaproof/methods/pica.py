@@ -22,8 +22,7 @@ another: rounding in fp64 turns them by about 1e-16 / NEAR, which is where fp32 
 
 
 class InPrincipalSpan(WeightEdit):
-    """delta = M P: P (rank, d_in) the first right singular vectors of W (d_out, d_in), M (d_out, rank) trained, M = 0 at
-    the start.
+    """delta = M P, P (rank, d_in) the first right singular vectors of W (d_out, d_in), M (d_out, rank) the trained one.
 
     The paper writes Y = X W0 with W0 = W^T, so that what it calls the column space of W0 is the row space of W: the
     update acts on the directions of the input that the weight amplifies most.
