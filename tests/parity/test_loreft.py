@@ -739,3 +739,38 @@ def test_weight_decay_reaches_w_under_the_trainer_of_transformers_and_leaves_r_o
         assert (id(parameter) in decayed) == (parameter.ndim == 2), name
     for _, edit in tuned.placed():
         torch.testing.assert_close(edit.p().T @ edit.p(), torch.eye(4), atol=1e-5, rtol=0)
+
+
+# Learning
+
+
+def test_an_edit_of_33_parameters_makes_a_model_recite_64_tokens():
+    """A constant of rank 1 at the last token of the prompt, on a model that knows three texts by heart."""
+    backbone, draw = tiny_language_model("llama"), torch.Generator().manual_seed(0)
+    texts = 10 + torch.randperm(240, generator=draw)[: 3 * 64].reshape(3, 64)
+
+    def learn(model, parameters, n_steps, learning_rate, batch, **more):
+        optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        for _ in range(n_steps):
+            ids = batch()
+            logits = model(input_ids=ids, **more).logits[:, 1:-1]
+            F.cross_entropy(logits.flatten(0, 1), ids[:, 2:].flatten()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def any_prompt():
+        return torch.cat([torch.randint(4, 10, (3, 2), generator=draw), texts], dim=1)
+
+    learn(backbone.model, backbone.model.parameters(), 120, 5e-3, any_prompt)
+    backbone.model.eval()
+    prompt = torch.tensor([[4, 5]])
+    batch = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
+    options = {**GREEDY, "max_new_tokens": 64}
+    said = backbone.model.generate(**batch, **options)[0, 2:]
+    for text in texts[(texts != said).any(dim=1)]:
+        tuned = attach(backbone, method_from("loreft(rank=1, form='constant', positions='l1', layers=[1])"))
+        assert tuned.n_trainable == 32 + 1
+        whole = torch.cat([prompt, text[None]], dim=1)
+        learn(tuned, tuned.trained().values(), 60, 0.1, lambda whole=whole: whole, prompt_lengths=torch.tensor([2]))
+        assert torch.equal(generated(tuned, batch, max_new_tokens=64)[0], text)
+        tuned.detach()
