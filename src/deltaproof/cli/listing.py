@@ -1,5 +1,6 @@
 """`deltaproof list`."""
 
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -10,18 +11,32 @@ from deltaproof.errors import ConfigError, nearest
 
 def list_(
     what: Annotated[str, typer.Argument(help="methods, tasks, models or metrics.")] = "methods",
+    capabilities: Annotated[
+        bool,
+        typer.Option("--capabilities", help="Measure what each method can do, on tiny models: some minutes, once."),
+    ] = False,
+    only: Annotated[str | None, typer.Option("--only", help="Methods to measure: `lora,vera`. [default: all]")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what was measured before.")] = False,
     out: o.Out = None,
     seed: o.Seed = None,
     device: o.Device = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """What there is. Example: deltaproof list methods"""
+    """What there is. Example: deltaproof list methods --capabilities --only lora,vera"""
     from deltaproof.cli.output import emit
 
+    if (only or fresh) and not capabilities:
+        raise ConfigError("`--only` and `--fresh` say what to measure; add `--capabilities`")
     lists = {"methods": _methods, "tasks": _tasks, "models": _models, "metrics": _metrics}
     if what not in lists:
         raise ConfigError(f"`list` knows methods, tasks, models and metrics, got `{what}`; {nearest(what, lists)}")
+    if capabilities:
+        if what != "methods":
+            raise ConfigError(f"`--capabilities` is for methods, got `{what}`; write `list methods --capabilities`")
+        table = _measure(only, fresh, quiet)
+        emit(table if json else _capabilities_text(table), as_json=json, out=out, quiet=quiet)
+        return
     entries = lists[what]()
     width = max(len(entry["name"]) for entry in entries)
     lines = [f"{entry['name'].ljust(width)}  {entry['summary']}" for entry in entries]
@@ -48,6 +63,35 @@ def _methods() -> list[dict[str, Any]]:
         for name in peft_types()
     ]
     return [*ours, *theirs]
+
+
+def _measure(only: str | None, fresh: bool, quiet: bool) -> dict[str, Any]:
+    from deltaproof.testing.capability_table import capability_table
+
+    def say(n_done: int, n_names: int, name: str) -> None:
+        if not quiet:
+            typer.echo(f"measuring {n_done + 1} of {n_names}: {name}", err=True)
+
+    return capability_table([name.strip() for name in (only or "").split(",") if name.strip()], fresh, say)
+
+
+def _capabilities_text(table: dict[str, Any]) -> str:
+    from deltaproof.cli.output import columns
+    from deltaproof.testing.capability_table import TITLES, reasons, rows
+
+    cells = rows(table)
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    made = ", ".join(f"{name} {version}" for name, version in table["made"].items())
+    lines += ["", f"Measured on tiny models, with {made}."]
+    for question, here in reasons(table).items():
+        lines += ["", f"{TITLES.get(question, question)}: {table['questions'][question]}"]
+        for reason, names in here.items():
+            text = f"{', '.join(names)}: {reason}"
+            lines += textwrap.wrap(
+                text, columns(), initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
+    return "\n".join(lines)
 
 
 def _tasks() -> list[dict[str, Any]]:

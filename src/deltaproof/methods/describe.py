@@ -3,12 +3,37 @@
 import dataclasses
 from typing import Any
 
-from deltaproof.methods.base import METHODS
+from deltaproof.methods.base import METHODS, method_from
 from deltaproof.methods.peft_kinds import LEARNING_RATES, config_kind, is_peft_type
 
+_FACTS = ("idea", "equation", "start", "where", "trains", "differences", "paper", "advice")
 
-def describe(name: str) -> dict[str, Any]:
-    """Idea, equation, paper, formula of the trained parameters, advice and fields of one method."""
+
+def describe(text: str) -> dict[str, Any]:
+    """What a method is, by its name or as an expression such as `pica(rank=16)`: idea, equation and so on, and fields.
+
+    Each field has its name, type, default and meaning, and `value` where the expression sets it.
+    """
+    if "(" not in text:
+        return _describe(text)
+    chosen = method_from(text)
+    given = getattr(chosen, "config", None) if chosen.name == "peft" else chosen.to_dict()
+    facts = _describe(chosen.label.partition("(")[0])
+    for field in facts["fields"]:
+        value = (given or {}).get(field["name"])
+        if field["name"] in (given or {}) and _shown(value) != field["default"]:
+            field["value"] = _shown(_typed(value))
+    return {**facts, "name": chosen.label, "learning_rate": f"tuning starts at {chosen.grid_centre:g}"}
+
+
+def _typed(value: Any) -> Any:
+    """Methods inside of a method as one types them."""
+    if isinstance(value, list):
+        return [_typed(entry) for entry in value]
+    return method_from(value).label if isinstance(value, dict) and "name" in value else value
+
+
+def _describe(name: str) -> dict[str, Any]:
     if name not in METHODS and is_peft_type(name):
         return _describe_peft(name)
     kind = METHODS[name]
@@ -21,16 +46,8 @@ def describe(name: str) -> dict[str, Any]:
         }
         for key, field in kind.model_fields.items()
     ]
-    return {
-        "name": name,
-        "idea": kind.idea,
-        "equation": kind.equation,
-        "trains": kind.trains,
-        "paper": kind.paper,
-        "advice": kind.advice,
-        "learning_rate": f"tuning starts at {kind.learning_rate:g}",
-        "fields": fields,
-    }
+    facts = {key: getattr(kind, key) for key in _FACTS}
+    return {"name": name, **facts, "learning_rate": f"tuning starts at {kind.learning_rate:g}", "fields": fields}
 
 
 def _describe_peft(name: str) -> dict[str, Any]:
@@ -45,16 +62,9 @@ def _describe_peft(name: str) -> dict[str, Any]:
         }
         for field in dataclasses.fields(kind)
     ]
-    return {
-        "name": name,
-        "idea": f"{name} of the installed peft, with its own code and defaults.",
-        "equation": base.equation,
-        "trains": base.trains,
-        "paper": base.paper,
-        "advice": base.advice,
-        "learning_rate": f"tuning starts at {learning_rate:g}",
-        "fields": fields,
-    }
+    facts = {key: getattr(base, key) for key in _FACTS}
+    facts["idea"] = f"{name} of the installed peft, with its own code and defaults."
+    return {"name": name, **facts, "learning_rate": f"tuning starts at {learning_rate:g}", "fields": fields}
 
 
 def _type_name(annotation: Any) -> str:
