@@ -698,6 +698,9 @@ def test_under_autocast_and_on_a_base_in_bf16_the_edit_is_reckoned_in_fp32():
         assert parameter.grad.dtype == torch.float32, name
         assert parameter.grad.isfinite().all(), name
     assert generated(tuned, batch).shape == (2, 10)
+    tuned.bfloat16()  # values in bf16 too, as one may store them
+    assert all(edit.p().dtype == torch.float32 for _, edit in tuned.placed())
+    assert tuned(**batch).logits.isfinite().all()
 
 
 @pytest.mark.slow

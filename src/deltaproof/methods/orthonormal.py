@@ -16,9 +16,8 @@ def orthonormal(a: Tensor) -> Tensor:
     Returns:
         (d, r), in fp32 or wider.
 
-    >>> orthonormal(torch.tensor([[-2.0], [0.0]]))
-    tensor([[-1.],
-            [0.]])
+    >>> orthonormal(torch.tensor([[-3.0], [4.0]])).T
+    tensor([[-0.6000,  0.8000]])
     """
     q, t = torch.linalg.qr(a.to(torch.promote_types(a.dtype, torch.float32)))
     signed: Tensor = q * torch.where(t.diagonal() < 0, -1.0, 1.0).to(q.dtype)

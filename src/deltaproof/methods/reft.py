@@ -151,8 +151,8 @@ class Reft(OutputEdit):
             nn.init.zeros_(self.w if self.form.orthonormal else self.basis)
 
     def p(self) -> Tensor:
-        """P = R^T or W2^T, (d, r)."""
-        return orthonormal(self.basis) if self.form.orthonormal else self.basis
+        """P = R^T or W2^T, (d, r), in fp32 or wider."""
+        return orthonormal(self.basis) if self.form.orthonormal else _wide(self.basis)
 
     def forward(self, h: Tensor, context: Context) -> Tensor:
         if not context.sees_prompt:
@@ -168,8 +168,8 @@ class Reft(OutputEdit):
         """Phi(h) - h, (..., d), in fp32 under autocast too."""
         with torch.autocast(h.device.type, enabled=False):
             p = self.p()
-            h = h.to(p.dtype)
-            aim = self.bias if self.w is None else self.act(F.linear(h, self.w, self.bias))
+            h, b = h.to(p.dtype), _wide(self.bias)
+            aim = b if self.w is None else self.act(F.linear(h, _wide(self.w), b))
             if self.form.subtracts:
                 aim = aim - h @ p
             change: Tensor = (aim @ p.mT).expand_as(h)
@@ -189,3 +189,7 @@ class Reft(OutputEdit):
         if self.settings.act == "linear":
             return r * (2 * d - r) + r
         return 2 * r * d + r - (r * (r + 1) // 2 if self.form.orthonormal else 0)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
