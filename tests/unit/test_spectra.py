@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from deltaproof.theory.increments import Increments
-from deltaproof.theory.nulls import noise_edge, r90_noise, rounding_norm
+from deltaproof.theory.nulls import noise_edge, r90_noise, rounding
 from deltaproof.theory.spectra import gram, low_rank_dimension, spectrum, spectrum_of_factors
 
 SHAPES = [(48, 48), (32, 80), (80, 32)]
@@ -164,9 +164,22 @@ def test_noise_ends_at_its_edge_and_planted_directions_stand_above(shape):
 def test_the_expected_rounding_is_that_of_a_real_one(dtype):
     weight = 0.02 * gaussian(300, 200)
     rounded = float((weight.to(dtype).double() - weight).norm())
-    assert rounding_norm(weight, dtype) == pytest.approx(rounded, rel=0.02)
-    assert rounding_norm(weight.to(dtype), dtype) == pytest.approx(rounded, rel=0.05)
-    assert rounding_norm(torch.zeros(3), dtype) == 0
+    assert rounding(weight, dtype).norm_f == pytest.approx(rounded, rel=0.02)
+    assert rounding(weight.to(dtype), dtype).norm_f == pytest.approx(rounded, rel=0.05)
+    assert rounding(torch.zeros(3, 2), dtype) == (0, 0)
+
+
+@pytest.mark.parametrize("outlier", [1, 30], ids=["alike", "one large row"])
+def test_no_singular_value_of_a_rounding_lies_beyond_its_edge(outlier):
+    weight = gaussian(300, 200)
+    weight[7] *= outlier
+    largest = spectrum(weight.bfloat16().double() - weight).norm_2
+    found = rounding(weight, torch.bfloat16)
+    assert largest <= found.edge <= 1.6 * largest
+    if outlier == 1:
+        assert found.edge == pytest.approx(noise_edge((300, 200), found.norm_f), rel=0.2)
+    else:
+        assert largest > 1.5 * noise_edge((300, 200), found.norm_f)
 
 
 def test_rounding_to_bf16_makes_a_small_update_of_rank_8_look_wide():
@@ -177,8 +190,8 @@ def test_rounding_to_bf16_makes_a_small_update_of_rank_8_look_wide():
     found = spectrum(stored - base)
     assert spectrum(change).r90 <= 8
     assert 0.10 < found.r90 / 384 < 0.25
-    assert 0.4 < rounding_norm(stored, torch.bfloat16) / found.norm_f < 0.6
-    assert found.n_above(1.1 * noise_edge((384, 384), rounding_norm(stored, torch.bfloat16))) == 8
+    assert 0.4 < rounding(stored, torch.bfloat16).norm_f / found.norm_f < 0.6
+    assert found.n_above(rounding(stored, torch.bfloat16).edge) == 8
     large = spectrum((base + 33 * change).bfloat16().double() - base)
     assert large.r90 <= 8
 

@@ -4,6 +4,7 @@ Without these, r90 of noise reads as "full fine-tuning has high rank".
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from scipy import integrate, optimize
@@ -41,18 +42,30 @@ def noise_edge(shape: tuple[int, int], norm_f: float) -> float:
     return norm_f / math.sqrt(m * n) * (math.sqrt(m) + math.sqrt(n))
 
 
-@torch.no_grad()
-def rounding_norm(weight: Tensor, stored_as: torch.dtype) -> float:
-    """Expected Frobenius norm of what storing this weight in a floating type rounds away.
+class Rounding(NamedTuple):
+    """What storing a weight in a floating type is expected to round away."""
 
-    An error spread evenly over one spacing has the variance spacing^2 / 12; the spacing at w is
-    eps 2^floor(log2 |w|), never less than that of the subnormal numbers.
+    norm_f: float
+    """Its Frobenius norm."""
+    edge: float
+    """Where its singular values end: the largest norm of a row and that of a column, added up. For errors of one size
+    that is `noise_edge`; large weights have large errors, and then a row of them stands out.
+    Source: Bandeira and van Handel, 2016, arXiv:1408.6185."""
+
+
+@torch.no_grad()
+def rounding(weight: Tensor, stored_as: torch.dtype) -> Rounding:
+    """The expected rounding: an error spread evenly over one spacing has the variance spacing^2 / 12.
+
+    The spacing at w is eps 2^floor(log2 |w|), never less than that of the subnormal numbers.
 
     Args:
-        weight: of any shape.
+        weight: (m, n).
     """
     facts = torch.finfo(stored_as)
     _, exponent = torch.frexp(weight.double())
     spacing = facts.eps * torch.exp2(exponent.double() - 1)
     spacing = spacing.clamp(min=facts.tiny * facts.eps).masked_fill(weight == 0, 0.0)
-    return float((spacing.square().sum() / 12).sqrt())
+    variance = spacing.square() / 12
+    edge = variance.sum(1).max().sqrt() + variance.sum(0).max().sqrt()
+    return Rounding(float(variance.sum().sqrt()), float(edge))

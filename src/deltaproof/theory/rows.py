@@ -9,7 +9,7 @@ import torch
 from deltaproof.theory.deltas import Delta
 from deltaproof.theory.increments import Increments
 from deltaproof.theory.intruders import Intruders, intruders
-from deltaproof.theory.nulls import noise_edge, r90_noise, rounding_norm
+from deltaproof.theory.nulls import Rounding, noise_edge, r90_noise, rounding
 from deltaproof.theory.spectra import Spectrum, spectrum, spectrum_of_factors
 from deltaproof.theory.subspaces import captured_energy, cosine, leading_directions, overlap_grid
 
@@ -17,8 +17,6 @@ RANKS = (1, 2, 4, 8, 16, 32, 64)
 """Ranks at which energy and overlap are told."""
 LIKE_NOISE = 0.9
 """From this share of noise's r90 on, an update's r90 says no more than that of noise."""
-_SLACK = 1.1
-"""Rounding errors are not quite alike in size: their largest singular value lies a little above the noise edge."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class MatrixRow:
     increments: Increments
     stored_as: str | None
     """The type that the tuned weight is stored in; None for a change that is kept beside the base."""
-    rounding_norm: float
-    """Expected Frobenius norm of what storing the tuned weight in that type rounded away; 0 for a change kept apart."""
-    bf16_rounding_norm: float
+    rounding: Rounding
+    """What storing the tuned weight in that type is expected to have rounded away; nothing of a change kept apart."""
+    bf16_rounding: Rounding
     """The same if the tuned weight were stored in bfloat16."""
     intruders: Intruders | None
     agreement: Agreement | None
@@ -83,17 +81,16 @@ class MatrixRow:
     @property
     def n_above_rounding(self) -> int:
         """Singular values that stand out of the rounding: the rank as far as the stored type lets it be seen."""
-        edge = _SLACK * noise_edge(self.spectrum.shape, self.rounding_norm)
-        return self.spectrum.n_above(max(edge, self.spectrum.floor))
+        return self.spectrum.n_above(max(self.rounding.edge, self.spectrum.floor))
 
     @property
     def rounding_fraction(self) -> float:
         """Rounding against the update, both as Frobenius norms."""
-        return self.rounding_norm / self.spectrum.norm_f
+        return self.rounding.norm_f / self.spectrum.norm_f
 
     @property
     def bf16_rounding_fraction(self) -> float:
-        return self.bf16_rounding_norm / self.spectrum.norm_f
+        return self.bf16_rounding.norm_f / self.spectrum.norm_f
 
     def to_dict(self) -> dict[str, Any]:
         found, ranks = self.spectrum, [rank for rank in RANKS if rank <= min(self.spectrum.shape)]
@@ -148,8 +145,8 @@ def measure(delta: Delta, with_intruders: bool = True, other: Delta | None = Non
         found,
         Increments().add(delta.change),
         None if stored_as is None else str(stored_as).removeprefix("torch."),
-        0.0 if stored_as is None else rounding_norm(tuned, stored_as),
-        rounding_norm(tuned, torch.bfloat16),
+        Rounding(0.0, 0.0) if stored_as is None else rounding(tuned, stored_as),
+        rounding(tuned, torch.bfloat16),
         intruders(delta.base, delta.change) if has_intruders else None,
         None if other is None else _agreement(delta, other),
     )

@@ -1,17 +1,15 @@
 """Roles and layers of a checkpoint's tensors by name, read off its configuration: no weight is loaded for it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from deltaproof.backbones.head import modules_on_top
-from deltaproof.backbones.load import family_of
-from deltaproof.backbones.locate import base_path, find_sites
-from deltaproof.backbones.quiet import quiet
+from deltaproof.backbones.locate import base_path
 from deltaproof.backbones.sites import Site
 from deltaproof.errors import DeltaproofError
+from deltaproof.methods.counting import backbone_without_weights
 
 _TWICE = ("attention_norm", "ffn_norm")
 """Roles that name again what has the role `norm`."""
@@ -37,7 +35,7 @@ class Skeleton:
         return self.sites.get(path, []) if last in ("weight", "bias") else []
 
 
-def skeleton_of_model(model: nn.Module, sites: tuple[Site, ...] | list[Site]) -> Skeleton:
+def skeleton_of_model(model: nn.Module, sites: Iterable[Site]) -> Skeleton:
     """Of a model whose sites are known."""
     skeleton = Skeleton(base_path(model))
     for site in sites:
@@ -52,13 +50,8 @@ def skeleton_of(folder: Path) -> Skeleton | None:
     None where transformers has no such classifier or its parts cannot be found; code that comes with a model is
     never run.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
     try:
-        with quiet(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-        family, _ = family_of(model)
-        return skeleton_of_model(model, find_sites(model, family, modules_on_top(model)))
+        backbone = backbone_without_weights(folder)
     except (DeltaproofError, ValueError, OSError, KeyError, AttributeError, ImportError, RuntimeError):
         return None
+    return skeleton_of_model(backbone.model, backbone.all_sites)

@@ -38,8 +38,9 @@ def summarise(rows: Sequence[MatrixRow]) -> dict[str, Any]:
         "low_rank_dimension_fraction": {
             str(rank): sum(low_rank_dimension(row.spectrum.shape, rank) for row in rows) / n_entries for rank in RANKS
         },
-        "rounding_fraction": _norm(rows, lambda row: row.rounding_norm) / _norm(rows, lambda row: row.spectrum.norm_f),
-        "bf16_rounding_fraction": _norm(rows, lambda row: row.bf16_rounding_norm)
+        "rounding_fraction": _norm(rows, lambda row: row.rounding.norm_f)
+        / _norm(rows, lambda row: row.spectrum.norm_f),
+        "bf16_rounding_fraction": _norm(rows, lambda row: row.bf16_rounding.norm_f)
         / _norm(rows, lambda row: row.spectrum.norm_f),
         "increments": increments.to_dict(),
         "intruders": _intruders(rows),
@@ -66,7 +67,7 @@ def _energy(rows: Sequence[MatrixRow]) -> list[str]:
     rank = median(row.spectrum.r90 for row in rows)
     words = [
         f"rank 8 in every matrix would hold {pooled_energy(rows, 8):.0%} of the update's energy; 90 % takes rank "
-        f"{rank:.0f} in the middle one"
+        f"{rank:.0f} in the median matrix"
     ]
     seen = max(row.n_above_rounding for row in rows)
     if 4 * seen <= median(min(row.spectrum.shape) for row in rows):
@@ -89,14 +90,14 @@ def _noise(rows: Sequence[MatrixRow]) -> list[str]:
 def _rounding(rows: Sequence[MatrixRow]) -> list[str]:
     whole = _norm(rows, lambda row: row.spectrum.norm_f)
     stored = sorted({row.stored_as for row in rows if row.stored_as})
-    share = _norm(rows, lambda row: row.rounding_norm) / whole
+    share = _norm(rows, lambda row: row.rounding.norm_f) / whole
     if share >= ROUNDING_WARNED:
         drowned = " and drowns its ranks" if share >= ROUNDING_DROWNS else ""
         return [
             f"stored in {' and '.join(stored)}, rounding is {_percent(share)} of the update{drowned}: measure on a "
             f"copy kept in float32"
         ]
-    share = _norm(rows, lambda row: row.bf16_rounding_norm) / whole
+    share = _norm(rows, lambda row: row.bf16_rounding.norm_f) / whole
     if share >= ROUNDING_WARNED and "bfloat16" not in stored:
         return [f"the update is small: folded into bfloat16 weights, rounding would be {_percent(share)} of it"]
     return []
