@@ -13,6 +13,8 @@ from deltaproof.errors import ConfigError
 from deltaproof.methods.edits import ModelEdit
 from deltaproof.methods.peft_kinds import UNMERGEABLE
 
+_DRAWS_IN_THE_FORWARD_PASS = "generator_seed"
+"""PVeRA's noise: left to torch's own generator, which checkpoints keep and recomputed layers set back."""
 _REFUSALS = (ValueError, TypeError, AttributeError, NotImplementedError, KeyError, RuntimeError, AssertionError)
 
 
@@ -24,7 +26,8 @@ class PeftEdit(ModelEdit):
         super().__init__()
         self.label = label
         self.config = config
-        self.seed_fields = [name for name in vars(config) if name.endswith(("seed", "prng_key")) and name not in given]
+        seeds = [name for name in vars(config) if name.endswith(("seed", "prng_key"))]
+        self.seed_fields = [name for name in seeds if name not in (*given, _DRAWS_IN_THE_FORWARD_PASS)]
         self.kind = str(config.peft_type.value).lower()
         self._seed = 0
         self._wrapped: list[Any] = []  # in a list, so that the edit does not own the model's parameters
