@@ -208,7 +208,7 @@ def test_under_autocast_the_penalty_is_in_fp32_and_near_that_of_fp32(precision):
 
     low, full = of(precision), of("fp32")
     assert low.dtype == torch.float32
-    assert float(low) == pytest.approx(float(full), rel=2e-2)
+    assert low.item() == pytest.approx(full.item(), rel=2e-2)
 
 
 # hooks and memory

@@ -102,7 +102,7 @@ def token_weights(o: Tensor, context: Context, masked: bool = True) -> Tensor:
 
 
 def real_tokens(o: Tensor, context: Context) -> Tensor:
-    """Which tokens are no padding, (batch, tokens), of a model that flattens them (OPT) too; one example without a mask.
+    """Which tokens are no padding, (batch, tokens), also of a model that flattens them (OPT); all are without a mask.
 
     Raises:
         ConfigError: the non-linearity does not see every token once.
