@@ -10,21 +10,13 @@ from deltaproof.methods.dora import Decomposed
 from deltaproof.methods.lora import LowRank
 from deltaproof.methods.tuned import attach
 from deltaproof.testing import CHECKS, Bench
+from deltaproof.testing.examples import example
 
 FAMILIES = ("bert", "gpt2", "llama", "modernbert")
-FIELDS = {
-    "peft": {"type": "vera", "config": {"r": 4}},
-    "pica": {"rank": 4},
-    "density_penalty": {"inner": "lora(rank=2)"},
-    "together": {"methods": ["lora(rank=2)", "ln_tune"]},
-    "on_layers": {"inner": "together(lora(rank=2), bitfit)", "layers": [1]},
-    "only": {"inner": "dora(rank=2)", "roles": ["value", "ffn_out"]},
-}
-"""Settings of methods that need some."""
 
 
 def contestants() -> list[Method]:
-    plain = [kind(**FIELDS.get(name, {})) for name, kind in METHODS.items()]
+    plain = [example(name) for name in METHODS]
     with_dropout = ("lora(rank=4, dropout=0.3, rank_stabilised=True)", "dora(dropout=0.3, roles=['query', 'ffn_out'])")
     return [*plain, *map(method_from, with_dropout)]
 
@@ -43,20 +35,43 @@ def test_merged_and_attached_agree_in_every_family(text, family):
     CHECKS["a_step_lowers_the_loss"](method_from(text), Bench(family))
 
 
-def bert(width: int = 32, ffn: int = 48, layers: int = 2) -> dict[str, int]:
-    """Parameters of the tiny BERT (width 32, 48 in between, two layers) that each method trains, by hand."""
-    per_layer = 4 * (width + width) + (width + ffn) + (ffn + width)
-    norms = 2 * width * (1 + 2 * layers)  # after the embeddings, and two per layer
-    biases = layers * (4 * width + ffn + width) + norms // 2 + width  # linear maps, norms, pooler
+def bert(d: int = 32, ffn: int = 48, layers: int = 2, heads: int = 4, tokens: int = 128) -> dict[str, int]:
+    """Parameters of the tiny BERT that each method trains, by the formula that its class states, reckoned by hand."""
+    sides = 4 * (d + d) + (d + ffn) + (ffn + d)
+    norms = 1 + 2 * layers  # after the embeddings, and two per layer
+    outputs = 5 * d + ffn
+    bottleneck = d // 16
     return {
+        "attn_scale": layers * heads * tokens**2,
+        "attn_scale(tokens=16, share_heads=True)": layers * 16**2,
+        "bitfit": layers * outputs + norms * d + d,  # the last one is the pooler's
+        "deep_prompt": layers * 10 * d,
+        "density_penalty(lora(rank=4))": layers * 4 * sides,
+        "difffit": layers * outputs + norms * 2 * d + d + layers * 2 * d,
+        "direft": layers * (2 * 4 * d + 4),
+        "direft(tied=False)": 2 * layers * (2 * 4 * d + 4),
+        "domain_residual": layers * 2 * d,
+        "dora(rank=4)": layers * (4 * sides + outputs),
         "head": 0,
-        "lora(rank=4)": layers * 4 * per_layer,
-        "dora(rank=4)": layers * (4 * per_layer + 5 * width + ffn),
-        "ia3": layers * (width + width + ffn),
-        "ln_tune": norms,
-        "bitfit": biases,
-        "ln_tune(layers=[1])": 2 * 2 * width,
-        "peft_lora(r=4, target_modules=['query'])": layers * 4 * (width + width),
+        "ia3": layers * (d + d + ffn),
+        "ln_tune": norms * 2 * d,
+        "ln_tune(layers=[1])": 2 * 2 * d,
+        "lora(rank=4)": layers * 4 * sides,
+        "loreft": layers * (2 * 4 * d + 4),
+        "on_layers(lora(rank=4), [1])": 4 * sides,
+        "only(dora(rank=2), ['value', 'ffn_out'])": layers * (2 * (d + d) + d + 2 * (ffn + d) + d),
+        "parallel": layers * (2 * d * bottleneck + bottleneck + d),
+        "peft_lora(r=4, target_modules=['query'])": layers * 4 * (d + d),
+        "pica(rank=4)": 4 * (3 * d + ffn + d),
+        "pica(rank=4, share=False)": layers * 4 * (3 * d + ffn + d),
+        "prefix": layers * 2 * 20 * d,
+        "prefix(bottleneck=3)": 20 * d + (d + 1) * 3 + layers * 2 * (3 + 1) * d,
+        "serial": layers * (2 * d * bottleneck + bottleneck + d),
+        "serial(placement='houlsby')": 2 * layers * (2 * d * bottleneck + bottleneck + d),
+        "ssf": layers * 2 * outputs + norms * 2 * d,
+        "ssf(shift=False)": layers * outputs + norms * d,
+        "together(lora(rank=4), ln_tune)": layers * 4 * sides + norms * 2 * d,
+        "vera(rank=8)": layers * (6 * 8 + outputs),
     }
 
 
@@ -65,6 +80,10 @@ def test_the_number_of_trained_parameters_is_that_of_the_formula(text):
     tuned = attach(tiny_backbone("bert"), method_from(text))
     classifier = 2 * 32 + 2
     assert tuned.n_trainable == bert()[text] + classifier
+
+
+def test_the_formula_of_every_method_is_checked():
+    assert {text.partition("(")[0] for text in bert()} == set(METHODS) - {"full", "peft"} | {"peft_lora"}
 
 
 def test_full_fine_tuning_trains_every_parameter():
