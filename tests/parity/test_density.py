@@ -260,7 +260,7 @@ def test_recomputed_activations_are_not_counted_twice(family):
         for _ in range(2):  # the second step would show what the first has left behind
             loss, extra = Bench(family).loss(tuned), penalty(tuned)
             (loss + extra).backward()
-            found.append(float(extra))
+            found.append(extra.item())
             assert all(edit._kept == [] for edit in densities(tuned))
         return found, gradients(tuned)
 
