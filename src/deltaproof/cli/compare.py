@@ -1,11 +1,14 @@
 """`deltaproof compare`."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deltaproof.cli import options as o
+from deltaproof.cli.suites import SUITES
 from deltaproof.errors import DeltaproofError
 
 
@@ -49,6 +52,7 @@ def compare(
     dry_run: o.DryRun = False,
     no_examples: o.NoExamples = False,
     track: o.Track = None,
+    capacity: o.Capacity = False,
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
@@ -64,6 +68,8 @@ def compare(
       deltaproof compare --model bert-base-uncased --data reviews.csv --methods full,lora,ia3,head
 
       deltaproof compare plans/my_study.toml --json | jq .recommendation
+
+      deltaproof compare --model minilm --data demo --methods full,lora --capacity
     """
     given = {
         "model": model,
@@ -103,28 +109,53 @@ def compare(
         "device": device,
     }
     fields: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    run(plan, fields, out=out, dry_run=dry_run, no_examples=no_examples, track=track, json=json, quiet=quiet)
+    suites = [name for name, wanted in {"capacity": capacity}.items() if wanted]
+    run(
+        plan, fields, out=out, dry_run=dry_run, no_examples=no_examples, track=track, suites=suites, json=json,
+        quiet=quiet,
+    )  # fmt: skip
 
 
 def run(
     plan: Path | None, fields: dict[str, Any], *, out: Path | None, dry_run: bool, no_examples: bool,
-    track: str | None, json: bool, quiet: bool,
+    track: str | None, suites: Sequence[str], json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """One call of `deltaproof.compare`, its result as text or JSON, and its gates as the exit code."""
+    """One call of `deltaproof.compare`, its result as text or JSON, and its gates as the exit code; then the suites of
+    studies that were asked for, which need every tuned model kept."""
     from deltaproof.cli.output import emit, emit_table, reporter_for
     from deltaproof.experiments.announcement import announcement
     from deltaproof.experiments.compare import compare as run_comparison
     from deltaproof.experiments.compare import settle
+    from deltaproof.report import write_report
 
     settled, folder = settle(plan, out, fields)
+    for name in suites:
+        SUITES[name].check(settled)
+    if suites:
+        settled = settled.replace(keep="all")
     table = run_comparison(settled, out=folder, dry_run=dry_run, reporter=reporter_for(folder, quiet, track))
     if dry_run:
         emit(table.experiment if json else announcement(table.experiment), as_json=json)
         return
-    emit_table(table, as_json=json, with_examples=not no_examples, quiet=quiet)
+    as_asked = partial(emit_table, table, with_examples=not no_examples, quiet=quiet)
+    if table.failures or not suites:
+        as_asked(as_json=json)
+    elif json:
+        as_asked(as_json=True, more={name: _study(name, folder, settled.device, quiet) for name in suites})
+    else:
+        as_asked(as_json=False)
+        for name in suites:
+            emit("\n" + SUITES[name].text(_study(name, folder, settled.device, quiet)), as_json=False)
+        write_report(table, with_examples=not no_examples)  # once more, with the studies
     if table.failures:
         raise DeltaproofError(
             f"every training must come to an end, {'; '.join(table.failures)}; see `{folder / 'records'}`"
         )
     if table.is_gate_failed:
         raise typer.Exit(3)
+
+
+def _study(name: str, folder: Path, device: str, quiet: bool) -> dict[str, Any]:
+    from deltaproof.cli.output import say_to
+
+    return SUITES[name].run(folder, device, say_to(quiet))

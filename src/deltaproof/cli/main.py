@@ -6,11 +6,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from deltaproof.cli import compare, demo, diagnose, importing, listing, predict, report, scale, show, train
+from deltaproof.cli import capacity, compare, demo, diagnose, importing, listing, predict, report, scale, show, train
 from deltaproof.errors import ConfigError, DeltaproofError
 
 DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-GOES_ON = ("compare", "demo", "scale", "train")
+GOES_ON = ("capacity", "compare", "demo", "scale", "train")
 
 
 class Commands(TyperGroup):
@@ -49,6 +49,7 @@ app.command("compare")(compare.compare)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("scale")(scale.scale)
+app.command("capacity")(capacity.capacity)
 app.command("diagnose")(diagnose.diagnose)
 app.command("report")(report.report)
 app.command("list")(listing.list_)

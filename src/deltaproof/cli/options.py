@@ -171,3 +171,11 @@ NoExamples = Annotated[
         "--no-examples", help="Leave texts out of the report, so that it can be shared.", rich_help_panel=_OUTPUT
     ),
 ]
+Capacity = Annotated[
+    bool,
+    typer.Option(
+        "--capacity",
+        help="Then study the updates: ranks, displacement, forgetting. Keeps every tuned model.",
+        rich_help_panel=_OUTPUT,
+    ),
+]

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ def emit_table(
     emit({**table.to_json(), **(more or {})} if as_json else table.to_text(width=columns()), as_json=as_json)
     if not quiet:
         typer.echo(f"\nreport: {path}", err=True)
+
+
+def say_to(quiet: bool) -> Callable[[str], None]:
+    """Who is told of a study's progress, line by line: stderr, or nobody."""
+    return (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))
 
 
 def columns() -> int:
