@@ -269,7 +269,10 @@ def test_an_adapter_of_a_wider_model_is_refused(bert, tmp_path):
         adapter_deltas(open_model(str(other)), tmp_path / "adapter")
 
 
-MERGEABLE = ["lora(rank=2)", "dora(rank=2)", "ia3", "together(lora(rank=2), ia3)", "full", "bitfit", "ln_tune", "head"]
+MERGEABLE = [
+    "lora(rank=2)", "dora(rank=2)", "ia3", "together(lora(rank=2), ia3)", "full", "bitfit", "ln_tune", "head", "ssf", "difffit",
+    "pica(rank=2)", "vera(rank=2)",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -294,7 +297,9 @@ def test_a_tuned_model_changes_weights_as_merging_does(label, family):
         checked += delta.change.numel()
     changed = sum(int(merged.state_dict()[key].ne(before[key]).any()) * before[key].numel() for key in before)
     assert checked >= changed > 0
-    assert any(delta.factors is not None for delta in found.values()) == ("lora" in label)
+    assert any(delta.factors is not None for delta in found.values()) == label.startswith(
+        ("lora", "together", "pica", "vera")
+    )
 
 
 def test_weights_trained_in_place_need_their_start():
@@ -303,10 +308,31 @@ def test_weights_trained_in_place_need_their_start():
         deltas_of(tuned)
 
 
-def test_a_method_that_changes_no_weight_has_no_spectrum():
-    tuned = attach(tiny_backbone("bert"), method_from("prompt_tuning(num_virtual_tokens=2)"))
-    with pytest.raises(ConfigError, match="needs a change of weights"):
-        deltas_of(tuned)
+@pytest.mark.parametrize("label", ["prompt_tuning(num_virtual_tokens=2)", "prefix"])
+def test_a_method_that_changes_no_weight_has_no_spectrum(label):
+    backbone = tiny_backbone("bert")
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items() if "classifier" not in name}
+    tuned = attach(backbone, method_from(label))
+    for reference in (None, before):
+        with pytest.raises(ConfigError, match="needs a change of weights"):
+            deltas_of(tuned, reference)
+
+
+def test_a_head_for_other_labels_is_left_out():
+    bench = Bench()
+    before = {name: value.clone() for name, value in bench.backbone().model.state_dict().items()}
+    before["classifier.weight"] = noise(3, 32)
+    deltas = deltas_of(bench.tuned(method_from("bitfit")), before)
+    assert "classifier.weight" not in deltas
+    assert deltas.notes == ["the head (classifier) is trained too and left out: the base has none"]
+
+
+def test_what_weights_do_not_express_is_noted():
+    tuned = Bench().tuned(method_from("together(lora(rank=2), prefix)"))
+    deltas = deltas_of(tuned)
+    assert len(deltas) == 12
+    assert any("adds what no change of weights expresses" in note for note in deltas.notes)
+    assert any(note.startswith("the head (classifier) is trained too") for note in deltas.notes)
 
 
 @pytest.mark.parametrize("label", ["loha(r=2)", "oft(oft_block_size=4)", "peft_lora(r=2, use_dora=True)"])

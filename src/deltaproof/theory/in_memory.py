@@ -34,28 +34,32 @@ def deltas_of(tuned: Tuned, reference: Mapping[str, Tensor] | None = None) -> De
     peft_edits = [edit for _, edit in tuned.placed() if isinstance(edit, PeftEdit)]
     if peft_edits:
         return _of_peft(model, skeleton)
-    edits: dict[tuple[str, str], list[WeightEdit]] = defaultdict(list)
+    edits: dict[tuple[str, tuple[int, int] | None], list[WeightEdit]] = defaultdict(list)
     changed = set(_trained_in_place(tuned, reference))
     for site, edit in tuned.placed():
         if isinstance(edit, WeightEdit) and site is not None:
-            edits[site.path, site.role].append(edit)
+            edits[site.path, site.rows].append(edit)
             changed.add(f"{site.path}.weight")
             bias = bias_of(tuned.backbone.module(site), site)
             if bias is not None and edit.delta_bias(bias) is not None:
                 changed.add(f"{site.path}.bias")
-    if not changed:
-        raise ConfigError(
-            f"a spectrum needs a change of weights, `{tuned.method.label}` makes none; compare what such methods do to "
-            f"the outputs instead"
-        )
     before = {skeleton.short(name): value for name, value in _lazy(reference)}
+    for path in changed:  # a head may start afresh for other labels
+        start = before.get(skeleton.short(path))
+        if start is not None and start().shape != model.get_parameter(path).shape:
+            del before[skeleton.short(path)]
     loaders: dict[str, Callable[[], Delta]] = {}
     for path in changed:
         name = skeleton.short(path)
         for own, site in parts_of(name, skeleton):
-            here = edits.get((site.path, site.role), []) if site else []
+            here = edits.get((site.path, site.rows), []) if site else []
             if here or name in before:
                 loaders[own] = _loader(model, path, before.get(name), own, site, here)
+    if not loaders:
+        raise ConfigError(
+            f"a spectrum needs a change of weights that the base has, `{tuned.method.label}` makes none; compare what "
+            f"such methods do to the outputs instead"
+        )
     return Deltas(loaders, _notes(tuned, before, skeleton))
 
 
