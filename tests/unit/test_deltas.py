@@ -270,8 +270,8 @@ def test_an_adapter_of_a_wider_model_is_refused(bert, tmp_path):
 
 
 MERGEABLE = [
-    "lora(rank=2)", "dora(rank=2)", "ia3", "together(lora(rank=2), ia3)", "full", "bitfit", "ln_tune", "head", "ssf", "difffit",
-    "pica(rank=2)", "vera(rank=2)",
+    "lora(rank=2)", "dora(rank=2)", "ia3", "together(lora(rank=2), ia3)", "full", "bitfit", "ln_tune", "head",
+    "ssf", "difffit", "pica(rank=2)", "vera(rank=2)",
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def diagnose(
 ) -> None:
     """What did tuning change? Norms, ranks and directions of each matrix's update, beside those of noise and rounding.
 
-    Reads one tensor at a time, and never two models at once.
+    Reads checkpoints and adapters one tensor at a time.
 
     Examples:
 
