@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,25 +15,31 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from deltaproof.backbones import load_backbone, save_tiny
 from deltaproof.errors import RecordError
-from deltaproof.methods import method_from
+from deltaproof.methods import METHODS, method_from
+from deltaproof.methods.peft_bridge import peft_types
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
 from deltaproof.saving.folder import load_tuned, save_tuned
 from deltaproof.tasks.text import TextTask
 from deltaproof.testing.bench import TEXTS, Bench
+from deltaproof.testing.examples import example
 
-METHODS = [
-    "full", "head", "bitfit", "ln_tune", "lora(rank=4)", "lora(rank=4, roles=['key', 'ffn_out'], layers=[1])",
-    "dora(rank=4)", "ia3", "pica(rank=4)", "vera(rank=8)", "peft_vera(r=4)", "adalora", "peft_lora(r=4)",
-    "prompt_tuning(num_virtual_tokens=4)", "loha(r=2)",
-]  # fmt: skip
-IN_PEFT = [text for text in METHODS if text.split("(")[0] not in ("full", "head", "bitfit", "ln_tune")]
+OURS = [example(name).label for name in METHODS if name != "peft"]
+VARIANTS = ["lora(rank=4)", "lora(rank=4, roles=['key', 'ffn_out'], layers=[1])", "dora(rank=4)", "vera(rank=8)"]
+PEFTS = ["peft_vera(r=4)", "adalora", "peft_lora(r=4)", "prompt_tuning(num_virtual_tokens=4)", "loha(r=2)"]
+OTHER_PEFTS = [example(f"peft_{name}").label for name in peft_types()]
 FAMILIES = ("bert", "gpt2", "modernbert")
 LABELS = ("no", "perhaps", "yes")
 TASK = TextTask("classification", LABELS, ("accuracy",), 32)
-SKIPPED = {("gpt2", "loha(r=2)")}
+SKIPPED = {("gpt2", "loha(r=2)"), ("bert", "shadow")}
 """What peft's own code cannot put on a family."""
-CASES = [(family, text) for family in FAMILIES for text in METHODS if (family, text) not in SKIPPED]
+CASES = [(family, text) for family in FAMILIES for text in (*OURS, *VARIANTS, *PEFTS)]
+CASES += [("bert", text) for text in OTHER_PEFTS]
+CASES = [case for case in dict.fromkeys(CASES) if case not in SKIPPED]
+IN_PEFT = ("lora", "dora", "ia3", "pica", "vera", "density_penalty(lora", "only(dora")
+"""How methods of ours begin that peft has a form for."""
+HEADLESS = "trainable_tokens"
+"""peft's adapter of it holds no head, so it is kept in our form alone."""
 
 
 def spec_for(base: Path, tuned: Tuned) -> Spec:
@@ -54,7 +61,7 @@ def logits(model: torch.nn.Module, tokenizer) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Every case trained a little and saved: its folder, its base and its logits."""
+    """Every case trained a little, saved and moved: its folder, its base, its logits and its tokenizer."""
     root = tmp_path_factory.mktemp("saved")
     bases = {family: save_tiny(family, root / f"base-{family}") for family in FAMILIES}
     found = {}
@@ -63,6 +70,7 @@ def saved(tmp_path_factory):
         folder = root / f"{number}"
         answers = logits(tuned, tuned.backbone.tokenizer)
         save_tuned(tuned, TASK, spec_for(bases[family], tuned), folder)
+        folder = folder.rename(root / f"moved {number}")
         found[family, text] = (folder, bases[family], answers, tuned.backbone.tokenizer)
     return found
 
@@ -98,12 +106,24 @@ def test_a_fresh_process_answers_to_the_bit_like_the_one_that_saved(saved, answe
     np.testing.assert_array_equal(answers_elsewhere[str(folder)], answers)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case[1] in IN_PEFT], ids=lambda case: "-".join(case))
-def test_peft_loads_the_adapter_with_equal_logits(saved, case):
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case))
+def test_peft_loads_the_adapter_with_equal_logits_where_it_has_a_form_for_the_method(saved, case):
     folder, base, answers, tokenizer = saved[case]
-    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
-    plain.config.pad_token_id = tokenizer.pad_token_id
-    np.testing.assert_allclose(logits(peft.PeftModel.from_pretrained(plain, folder), tokenizer), answers, atol=1e-5)
+    is_ours = case[1] in (*OURS, *VARIANTS)
+    has_form = case[1].startswith(IN_PEFT) if is_ours else not case[1].startswith(HEADLESS)
+    assert (folder / "adapter_config.json").exists() == has_form
+    if has_form:
+        plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+        plain.config.pad_token_id = tokenizer.pad_token_id
+        loaded = peft.PeftModel.from_pretrained(plain, folder)
+        np.testing.assert_allclose(logits(loaded, tokenizer), answers, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_base_that_was_moved_too_can_be_named(saved, family, tmp_path):
+    folder, base, answers, tokenizer = saved[family, "lora(rank=4)"]
+    elsewhere = shutil.copytree(base, tmp_path / "another name")
+    np.testing.assert_array_equal(logits(load_tuned(folder, base=str(elsewhere))[0], tokenizer), answers)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -124,6 +124,25 @@ class HalfPrecision(Outer):
         self.to(weight.dtype)
 
 
+class CountsItsCalls(Outer):
+    def __init__(self, site):
+        super().__init__(site)
+        self.calls = 0
+
+    def contribution(self, x, output, weight, bias):
+        self.calls += 1
+        return self.calls * super().contribution(x, output, weight, bias)
+
+
+class LeavesATensorBehind(Outer):
+    def __init__(self, site):
+        super().__init__(site)
+        self.eye = torch.eye(site.d_in)
+
+    def delta(self, weight):
+        return super().delta(weight) @ self.eye
+
+
 class Uphill(Outer):
     def delta(self, weight):
         return _Flip.apply(super().delta(weight))
@@ -150,6 +169,9 @@ class _Flip(torch.autograd.Function):
         (IgnoresTheGenerator, "the_seed_decides_the_start"),
         (SameForEverySeed, "the_seed_decides_the_start"),
         (HalfPrecision, "a_base_in_bf16_runs"),
+        (HalfPrecision, "a_base_in_fp16_runs"),
+        (ForgetsItsState, "interrupted_it_goes_on_to_the_same_bits"),
+        (CountsItsCalls, "recomputed_it_has_the_same_gradients"),
         (FastRouteIsWrong, "it_adds_up_with_another"),
     ],
 )
@@ -175,6 +197,36 @@ def test_the_suite_catches_a_method_that_writes_into_the_base():
         CHECKS["only_what_it_declares_moves"](linear_method("mine", WritesIntoTheBase), Bench())
     with pytest.raises(AssertionError, match="is not what it was"):
         CHECKS["detached_it_leaves_no_trace"](linear_method("mine", WritesIntoTheBase), Bench())
+
+
+def test_the_suite_catches_a_method_that_freezes_what_another_trains():
+    class FreezesTheRest(Outer):
+        def start(self, weight, generator):
+            super().start(weight, generator)
+            for module in self.around:
+                module.requires_grad_(False)
+
+    class Jealous(type(linear_method("mine", Outer))):
+        def edits(self, backbone):
+            for site in self.sites(backbone):
+                edit = FreezesTheRest(site)
+                edit.around = [backbone.module(norm) for norm in backbone.sites(["norm"])]
+                yield site, edit
+
+    with pytest.raises(AssertionError, match="what each trains alone is not what both train"):
+        CHECKS["it_goes_with_another"](Jealous(roles=("query",)), Bench())
+
+
+def test_the_suite_catches_what_does_not_move_with_the_model():
+    with pytest.raises(RuntimeError, match="same dtype"):
+        CHECKS["moved_and_back_it_answers_the_same"](linear_method("mine", LeavesATensorBehind), Bench())
+
+
+def test_the_suite_catches_settings_that_nobody_checks(registered):
+    """Here a rank that is larger than any matrix; what it would be good for is not asked."""
+    more = {"rank": 4, "__annotations__": {"rank": int}}
+    with pytest.raises(AssertionError, match=r"'rank': .*\} is accepted"):
+        CHECKS["wrong_settings_are_refused"](registered(linear_method("mine", Outer, **more)), Bench())
 
 
 def test_the_suite_catches_a_step_uphill():
