@@ -1,6 +1,8 @@
 """What can be said of a method, read off its class: for `deltaproof show` and the reference pages."""
 
 import dataclasses
+import types
+import typing
 from typing import Any
 
 from deltaproof.methods.base import METHODS, method_from
@@ -68,8 +70,20 @@ def _describe_peft(name: str) -> dict[str, Any]:
 
 
 def _type_name(annotation: Any) -> str:
-    is_plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
-    return annotation.__name__ if is_plain else str(annotation).replace("typing.", "")
+    """A type as one writes it, without what pydantic is told beside it."""
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(inside[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_name, inside))
+    if origin is typing.Literal:
+        return " | ".join(map(repr, inside))
+    if origin is not None:
+        parts = ("..." if part is Ellipsis else _type_name(part) for part in inside)
+        return f"{_type_name(origin)}[{', '.join(parts)}]"
+    if annotation is type(None):
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 def _default(field: Any) -> str:
