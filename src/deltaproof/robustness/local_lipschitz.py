@@ -123,7 +123,8 @@ class _Jacobian:
             ).to(v)
         for _ in range(n_iterations):
             v = self.transposed_product(self.product(_unit(v)))
-        return torch.linalg.vector_norm(self.product(_unit(v)).double(), dim=1)
+        slopes: Tensor = torch.linalg.vector_norm(self.product(_unit(v)).double(), dim=1)
+        return slopes
 
     def margins(self) -> Tensor:
         logits = self.logits.detach().double()
@@ -133,7 +134,8 @@ class _Jacobian:
         return best[:, 0] - best[:, 1]
 
     def sizes(self) -> Tensor:
-        return torch.linalg.vector_norm((self.vectors * self.real).double(), dim=(1, 2))
+        sizes: Tensor = torch.linalg.vector_norm((self.vectors * self.real).double(), dim=(1, 2))
+        return sizes
 
 
 def _unit(v: Tensor) -> Tensor:

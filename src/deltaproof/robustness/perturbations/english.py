@@ -28,10 +28,16 @@ def number_words() -> frozenset[str]:
 
 
 @cache
+def function_words() -> frozenset[str]:
+    """Articles, pronouns, prepositions, conjunctions, auxiliaries and the commonest adverbs."""
+    return _words("function")
+
+
+@cache
 def known_words() -> frozenset[str]:
     """Words that a slip must not make out of another, and whose capital at the start of a sentence names nobody."""
     synonyms = {word for group in (*_lists()["synonyms"], *_lists()["plainer"]) for word in group.split()}
-    return _words("common") | negations() | number_words() | synonyms
+    return _words("common") | function_words() | negations() | number_words() | synonyms
 
 
 @cache

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from deltaproof.robustness.perturbations.base import OWN, Proposal, TextEdit, perturbation
-from deltaproof.robustness.perturbations.english import synonym_table
+from deltaproof.robustness.perturbations.english import function_words, synonym_table
 from deltaproof.robustness.perturbations.words import Word, is_protected, matching_case, words
 
 _VOWEL_SOUND = re.compile(r"(?!uni|use|usu|eu|one|once)[aeiou]|hour|hon|heir")
@@ -41,12 +41,22 @@ def synonyms(word: str) -> tuple[str, ...]:
 
 
 def _from_wordnet(word: str) -> tuple[str, ...]:
-    """Single words of the most frequent sense, for a word in its base form: others would need inflection."""
+    """Single words of the most frequent sense, for a word that is one part of speech alone and in its base form.
+
+    Others would need a tagger or inflection; and a function word would turn into a noun that is spelt alike.
+    """
     senses = wordnet().synsets(word)
-    if not senses or wordnet().morphy(word, senses[0].pos()) != word:
+    if len(word) < 4 or word in function_words() or len({_part_of_speech(sense) for sense in senses}) != 1:
+        return ()
+    if wordnet().morphy(word, senses[0].pos()) != word:
         return ()
     names = dict.fromkeys(name.lower() for name in senses[0].lemma_names() if name.isalpha())
     return tuple(name for name in names if name != word and not is_protected(name))
+
+
+def _part_of_speech(sense: Any) -> str:
+    """n, v, a or r; WordNet's satellite adjectives are adjectives."""
+    return "a" if sense.pos() == "s" else str(sense.pos())
 
 
 @perturbation("synonym", "words", sides=(1,), keeps_label_of_pairs=False, source=source)
