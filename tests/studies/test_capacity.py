@@ -122,7 +122,7 @@ def test_where_one_seed_was_kept_the_others_are_missed_aloud(kept_run, tmp_path)
         shutil.rmtree(folder / "tuned" / entry["final"][1])
     said: list[str] = []
     results = capacity(folder, ["full", "lora(rank=2)"], ranks=(0, 2), say=said.append)
-    assert "2 tuned models of 2 methods (2 more were trained without being kept" in said[0]
+    assert "2 tuned models of 2 methods (2 of 4 were not kept" in said[0]
     assert len(results["path"]["methods"][0]["keys"]) == 1
 
 

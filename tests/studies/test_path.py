@@ -1,13 +1,16 @@
-"""Along a method's change: both ends are models that exist, and a planted valley is found where it is."""
+"""Along a method's change: both ends are models that exist, and the weights lie on the line between them."""
+
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from deltaproof.records.record import Predictions
 from deltaproof.records.store import Store
-from deltaproof.studies.kept_models import Bed, kept_models
-from deltaproof.studies.path import STEPS, along, losses, path, put_at
+from deltaproof.studies.kept_models import Bed, KeptModel, kept_models
+from deltaproof.studies.path import NO_CHANGE, STEPS, along, losses, path, put_at
 from deltaproof.studies.same_head import base_with_head
 from deltaproof.tasks.text import TextTask
 
@@ -81,6 +84,7 @@ def test_the_weights_lie_on_the_line(bed):
 def test_the_steps_of_ones_own_are_taken(bed):
     (kept, _) = kept_models(bed.store, ["full"])
     answers, _ = along(bed, kept, (0.0, 1.0))
+    assert not isinstance(answers, str)
     assert len(answers) == 2
     assert not np.array_equal(answers[0].outputs, answers[1].outputs)
 
@@ -89,3 +93,14 @@ def test_the_loss_of_a_regression_is_in_standard_deviations():
     task = TextTask("regression", None, ("rmse",), 16, target_mean=3.0, target_std=2.0)
     answer = Predictions(["a", "b"], None, np.array([[1.0], [5.0]]), np.array([[2.0], [1.0]]))
     np.testing.assert_allclose(losses(task, answer), [0.25, 4.0])
+
+
+def test_where_training_left_the_weights_as_they_were_there_is_no_line(bed, tmp_path):
+    """A full model whose body is that of the base again, as if only its head had been trained."""
+    (kept, _) = kept_models(bed.store, ["full"])
+    folder = shutil.copytree(kept.folder, tmp_path / "tuned")
+    state = load_file(folder / "model.safetensors")
+    base = {name: value for name, value in kept.load_base().model.named_parameters() if name in state}
+    body = {name: value.detach().contiguous() for name, value in base.items() if not name.startswith("classifier")}
+    save_file({**state, **body}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert along(bed, KeptModel(kept.record, folder), STEPS)[0] == NO_CHANGE

@@ -144,7 +144,7 @@ def _before(bed: Bed, models: Sequence[KeptModel], studies: Sequence[_Study]) ->
     kept = f"{len(models)} tuned models of {len(_labels(models))} methods"
     if len(models) < n_finals:
         kept += (
-            f" ({n_finals - len(models)} more were trained without being kept: `--keep all` in a new folder keeps all)"
+            f" ({n_finals - len(models)} of {n_finals} were not kept: `--keep all` in a new folder keeps every seed)"
         )
     return [f"{kept}, about {duration(_estimate(bed, models, studies))}"]
 

@@ -88,7 +88,8 @@ def _update(method: Result) -> str:
         ]
         other = "another seed's" if method["label"] == "full" else "full fine-tuning's"
         held = f", {share(ranks[-1][1])} of it in the first {ranks[-1][0]} directions" if ranks else ""
-        said.append(f"cosine {signed(full['median_cosine'], '')} with {other} update{held}")
+        cosine = f"{full['median_cosine']:.2f}".replace("-", "−")
+        said.append(f"cosine {cosine} with {other} update{held}")
     return "; ".join(said)
 
 

@@ -22,7 +22,7 @@ from deltaproof.tasks.text import TextTask
 
 Say = Callable[[str], None]
 STEPS = (-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-WHERE_LEFT = "not a change of weights"
+NO_WEIGHTS, NO_CHANGE = "not a change of weights", "nothing changed below the head"
 
 
 def path(
@@ -39,8 +39,8 @@ def path(
     for kept in kept_models(bed.store, contestants):
         say(f"along the change of {kept.label}, seed {kept.seed}")
         answers, task = along(bed, kept, steps)
-        if answers is None:
-            left_out[kept.label] = WHERE_LEFT
+        if isinstance(answers, str):
+            left_out[kept.label] = answers
         else:
             found.setdefault(kept.label, []).append((kept, answers))
     assert task is not None, "some model was kept, or an error was raised"
@@ -58,14 +58,17 @@ def path(
     }
 
 
-def along(bed: Bed, kept: KeptModel, steps: Sequence[float]) -> tuple[list[Predictions] | None, TextTask]:
-    """Answers on the validation rows at each step; None for a method that cannot be folded into the weights."""
+def along(bed: Bed, kept: KeptModel, steps: Sequence[float]) -> tuple[list[Predictions] | str, TextTask]:
+    """Answers on the validation rows at each step; or why there is no line, for a method that cannot be folded into the
+    weights or that left them as they were."""
     tuned, task = kept.load()
     if not tuned.mergeable:
-        return None, task
+        return NO_WEIGHTS, task
     base = base_with_head(kept)
     end = {name: value.detach() for name, value in tuned.merge().named_parameters()}
     start = {name: value.detach().clone() for name, value in base.model.named_parameters()}
+    if all(torch.equal(start[name], end[name]) for name in start):
+        return NO_CHANGE, task
     answers = []
     for t in steps:
         put_at(base, start, end, t)
