@@ -5,8 +5,8 @@ for other seeds and another test set (`deltaproof.stats`); with one seed it says
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +79,7 @@ def robustness(
         mean_interval(_units(after, groups), confidence),
         mean_interval(_units(before - after, groups), confidence),
         ratio_interval(after, before, groups, confidence),
-        ratio_interval(before * (1 - after), before, groups, confidence) if are_answers else None,
+        _share(ratio_interval(before * (1 - after), before, groups, confidence)) if are_answers else None,
     )
 
 
@@ -93,7 +93,7 @@ def flip_rate(
         perturbed: the same for the perturbed examples.
     """
     before, after = _paired(clean, perturbed)
-    return mean_interval(_units((before != after).astype(float), groups), confidence)
+    return _share(mean_interval(_units((before != after).astype(float), groups), confidence))
 
 
 def matched_flips(
@@ -118,7 +118,7 @@ def matched_flips(
     ]
     if rates[0] is None or rates[1] is None or rates[2] is None:
         return None
-    return MatchedFlips(float(both.sum(axis=1).mean()), rates[0], rates[1], rates[2])
+    return MatchedFlips(float(both.sum(axis=1).mean()), _share(rates[0]), _share(rates[1]), rates[2])
 
 
 def ratio_interval(
@@ -173,7 +173,7 @@ def contrast_consistency(correct: ArrayLike, sets: Sequence[str], confidence: fl
     whole = np.ones((len(values), len(names)))
     for seed in range(len(values)):
         np.minimum.at(whole[seed], member, values[seed])
-    return mean_interval(whole, confidence)
+    return _share(mean_interval(whole, confidence))
 
 
 def pair_consistency(
@@ -194,7 +194,7 @@ def pair_consistency(
         raise RecordError(
             f"each pair needs its labels, got {one.shape[1]} pairs and {changes.size} labels; give them in one order"
         )
-    return mean_interval(((one != other) == changes).astype(float), confidence)
+    return _share(mean_interval(((one != other) == changes).astype(float), confidence))
 
 
 def drop_at_equal_accuracy(
@@ -261,6 +261,17 @@ def drop_at_equal_accuracy(
         for w, e in zip(weights, errors, strict=True)
     ]
     return DropAtEqualAccuracy(terms[1], dict(zip(others, terms[2:], strict=True)), len(x), n_runs)
+
+
+@overload
+def _share(interval: Interval) -> Interval: ...
+@overload
+def _share(interval: None) -> None: ...
+def _share(interval: Interval | None) -> Interval | None:
+    """An interval of a share, which lies in 0..1."""
+    if interval is None:
+        return None
+    return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
 def _units(values: Array, groups: Sequence[str] | None) -> Array:
