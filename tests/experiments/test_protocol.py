@@ -214,6 +214,7 @@ def test_the_test_split_is_opened_by_final_evaluation_and_baselines_alone():
     assert [place for place in places if not place.startswith("report/")] == [
         "experiments/baselines.py",
         "experiments/run.py",
+        "studies/kept_models.py",  # the final evaluation of a study, by `Bed.open_test`
     ]
 
 

@@ -46,7 +46,7 @@ def llama_lm(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["bert_lm", "llama_lm"])
-@pytest.mark.parametrize("method", ["lora", "pica", "ia3", "bitfit", "full", "ln_tune"])
+@pytest.mark.parametrize("method", ["lora", "pica(rank=4)", "ia3", "bitfit", "full", "ln_tune"])
 def test_a_method_that_has_not_been_trained_has_forgotten_nothing(name, method, request):
     base = load_language_model(str(request.getfixturevalue(name)))
     corpus = corpus_for(base, read_corpus(None), seed=0)

@@ -12,6 +12,7 @@ from deltaproof.evaluation.efficiency import flops_per_token, latency_seconds, s
 from deltaproof.evaluation.predict import predict
 from deltaproof.memory import is_out_of_memory
 from deltaproof.methods import method_from
+from deltaproof.methods.base import LINEAR_ROLES
 from deltaproof.methods.tuned import attach
 from deltaproof.tasks.text import TextTask, collate
 
@@ -84,7 +85,7 @@ def wide_backbone(tmp_path):
 
 
 def linear_weights(backbone):
-    return sum(site.d_in * site.d_out for site in backbone.all_sites if site.layer is not None and site.role != "norm")
+    return sum(site.d_in * site.d_out for site in backbone.all_sites if site.role in LINEAR_ROLES)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -44,8 +44,9 @@ def discover_family(model: nn.Module) -> Family:
         names[role] = name
     if not names:
         raise _cannot(model, "its layers hold no linear maps")
-    stack = "decoder" if hasattr(model, "score") else "encoder"  # transformers' name for the head of causal models
-    return Family(path, {role: names[role] for role in (*ATTENTION, *FFN) if role in names}, stack, unreachable or None)  # type: ignore[arg-type]
+    stack: Literal["encoder", "decoder"] = "decoder" if hasattr(model, "score") else "encoder"  # their name for it
+    known = {role: names[role] for role in (*ATTENTION, *FFN) if role in names}
+    return Family(path, known, stack, unreachable=unreachable or None)
 
 
 def _repeated_layers(model: nn.Module, base: nn.Module) -> tuple[str, nn.ModuleList]:

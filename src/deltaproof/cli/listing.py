@@ -26,6 +26,8 @@ def list_(
     """What there is. Example: deltaproof list methods --capabilities --only lora,vera"""
     from deltaproof.cli.output import emit
 
+    if only is not None and not only.strip(", "):
+        raise ConfigError("`--only` takes names of methods, got none; write for example `--only lora,vera`")
     if (only or fresh) and not capabilities:
         raise ConfigError("`--only` and `--fresh` say what to measure; add `--capabilities`")
     lists = {"methods": _methods, "tasks": _tasks, "models": _models, "metrics": _metrics}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from deltaproof.backbones.backbone import Backbone
-from deltaproof.backbones.roles import ATTENTION, FFN
+from deltaproof.backbones.roles import ATTENTION, FFN, ROLES
 from deltaproof.backbones.sites import Site
 from deltaproof.errors import ConfigError
 from deltaproof.methods.edits import Edit
@@ -105,6 +105,8 @@ def method_from(source: "str | dict[str, Any] | Method") -> Method:
     if isinstance(source, dict):
         fields = dict(source)
         return _build(fields.pop("name", ""), [], fields)
+    if not isinstance(source, str):
+        raise ConfigError(f"a method reads `name` or `name(field=value, …)`, got {source!r}; write for example `lora`")
     return _build(*parse_expression(source))
 
 
@@ -126,6 +128,8 @@ def _build(name: str, arguments: list[Any], fields: dict[str, Any]) -> Method:
     kind = METHODS[name]
     if len(arguments) > len(kind.positional) and kind.positional != ("methods",):
         raise ConfigError(f"`{name}` takes its settings by name, got {arguments!r}; write for example `lora(rank=8)`")
+    if twice := [field for field, _ in zip(kind.positional, arguments, strict=False) if field in fields]:
+        raise ConfigError(f"each field may be given once, got `{twice[0]}` of `{name}` twice; leave one out")
     return kind(*arguments, **fields)
 
 
@@ -145,7 +149,15 @@ class LinearMethod(Method):
     layers: tuple[int, ...] | None = None
     """Numbers of the transformer layers that are changed, from 0; all when left out."""
 
+    takes_roles: ClassVar[tuple[str, ...]] = (*LINEAR_ROLES, "head")
+    """Roles that `roles` may name."""
+
     def sites(self, backbone: Backbone) -> list[Site]:
+        if wrong := [role for role in self.roles if role in ROLES and role not in self.takes_roles]:
+            raise ConfigError(
+                f"`{self.name}` cannot change a place of role `{wrong[0]}`; name roles among "
+                f"{', '.join(self.takes_roles)}"
+            )
         return backbone.sites(self.roles, self.layers)
 
 

@@ -15,7 +15,7 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
 from deltaproof.errors import ConfigError
 from deltaproof.methods.base import Method, method, method_from
-from deltaproof.methods.edits import Edit, Unfreeze
+from deltaproof.methods.edits import Edit, ModelEdit, Unfreeze
 
 Inner = Annotated[
     Method, pydantic.BeforeValidator(method_from), pydantic.PlainSerializer(lambda inner: inner.to_dict())
@@ -85,8 +85,12 @@ class Together(Method):
         return tuple(dict.fromkeys(name for inner in self.methods for name in inner.measures))
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
-        for inner in self.methods:
-            yield from inner.edits(backbone)
+        placed = [pair for inner in self.methods for pair in inner.edits(backbone)]
+        if sum(isinstance(edit, ModelEdit) for _, edit in placed) > 1:
+            raise ConfigError(
+                f"one method at most may wrap the whole model, `{self.label}` has several of peft's; keep one of them"
+            )
+        yield from placed
 
     def notes(self, backbone: Backbone) -> list[str]:
         return list(dict.fromkeys(note for inner in self.methods for note in inner.notes(backbone)))

@@ -63,6 +63,8 @@ class SSF(LinearMethod):
         "needs a random start, for every g and t has a gradient of its own; embeddings get none beyond their norm"
     )
 
+    takes_roles = (*LINEAR_ROLES, "norm", "head")
+
     roles: tuple[str, ...] = (*LINEAR_ROLES, "norm")
     """Roles whose outputs are scaled and shifted."""
     shift: bool = True

@@ -49,8 +49,10 @@ class Tuned(nn.Module):
             self.context.announced_lengths = None
 
     @torch.no_grad()
-    def generate(self, **arguments: Any) -> Tensor:
+    def generate(self, input_ids: Tensor | None = None, **arguments: Any) -> Tensor:
         """Answer like the model's own `generate`; what is given is the prompt, what is generated is not."""
+        if input_ids is not None:
+            arguments["input_ids"] = input_ids
         prompt = next((arguments[name] for name in _PROMPTS if arguments.get(name) is not None), None)
         if prompt is None:
             raise ConfigError("`generate` needs a prompt, got none; give `input_ids`, (rows, tokens)")
@@ -133,7 +135,16 @@ class Tuned(nn.Module):
 
     @property
     def mergeable(self) -> bool:
-        return all(edit.mergeable and not self._adds_a_bias(site, edit) for site, edit in self.placed())
+        return not self._is_entangled() and all(
+            edit.mergeable and not self._adds_a_bias(site, edit) for site, edit in self.placed()
+        )
+
+    def _is_entangled(self) -> bool:
+        """Whether changes of weights act on modules that other code has wrapped: theirs are not sums of both."""
+        kinds = [type(edit) for _, edit in self.placed()]
+        return any(issubclass(kind, ModelEdit) for kind in kinds) and any(
+            issubclass(kind, WeightEdit) for kind in kinds
+        )
 
     def _adds_a_bias(self, site: Site | None, edit: Edit) -> bool:
         """Whether the edit would need a bias where its site has none."""
