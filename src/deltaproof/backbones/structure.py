@@ -44,7 +44,8 @@ def discover_family(model: nn.Module) -> Family:
         names[role] = name
     if not names:
         raise _cannot(model, "its layers hold no linear maps")
-    stack: Literal["encoder", "decoder"] = "decoder" if hasattr(model, "score") else "encoder"  # their name for it
+    # `score` is what transformers calls the head of causal models
+    stack: Literal["encoder", "decoder"] = "decoder" if hasattr(model, "score") else "encoder"
     known = {role: names[role] for role in (*ATTENTION, *FFN) if role in names}
     return Family(path, known, stack, unreachable=unreachable or None)
 
