@@ -16,6 +16,7 @@ import platform
 import time
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ _TARGETS = "['query', 'key', 'value', 'attention.output.dense', 'intermediate.de
 PEFTS = {
     "lora": f"peft_lora(r=8, lora_alpha=16, target_modules={_TARGETS})",
     "lora(rank_stabilised=True)": f"peft_lora(r=8, lora_alpha=16, use_rslora=True, target_modules={_TARGETS})",
-    "dora": f"peft_dora(r=8, lora_alpha=16, use_dora=True, target_modules={_TARGETS})".replace(
+    "dora": f"peft_lora(r=8, lora_alpha=16, use_dora=True, target_modules={_TARGETS})".replace(
         "peft_dora", "peft_lora"
     ),
     "ia3": "peft_ia3(target_modules=['key', 'value', 'output.dense'], feedforward_modules=['output.dense'])",
@@ -110,13 +111,17 @@ def spread(ratios: list[float]) -> tuple[float, float, float]:
     return round(median(ratios), 3), round(low, 3), round(high, 3)
 
 
-def measure(name: str, model: str, precision: str, n_rounds: int) -> dict[str, object]:
+def shown(ratio: tuple[float, float, float] | None) -> str:
+    return "-" if ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*ratio)
+
+
+def measure(name: str, model: str, precision: str, n_rounds: int) -> dict[str, Any]:
     """One method beside full fine-tuning and, where there is one, beside peft's form of it."""
     text = OURS.get(name, name)
     assert text is not None, f"`{name}` stands for other methods"
     contestant = Contestant(text, model, precision)
     ratios, seconds = in_turns(contestant, Contestant("full", model, precision), n_rounds)
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "as": contestant.method.label,
         "n_trainable": contestant.tuned.n_trainable,
         "seconds_per_step": round(seconds, 5),
@@ -144,12 +149,9 @@ def main() -> None:
     print(f"{'method':34}{'trained':>11}{'ms/step':>9}  {'to full: median (quartiles)':30}to peft")
     for name in options.methods:
         figures[name] = found = measure(name, options.model, options.precision, options.rounds)
-        shown = [
-            f"{m:.2f} ({low:.2f} to {high:.2f})" if found.get(key) else "-"
-            for key in ("step_ratio", "step_ratio_to_peft")
-            for m, low, high in [found.get(key, (0, 0, 0))]
-        ]  # type: ignore
-        print(f"{name:34}{found['n_trainable']:11,}{1000 * found['seconds_per_step']:9.1f}  {shown[0]:30}{shown[1]}")  # type: ignore
+        to_full, to_peft = shown(found["step_ratio"]), shown(found.get("step_ratio_to_peft"))
+        milliseconds = 1000 * found["seconds_per_step"]
+        print(f"{name:34}{found['n_trainable']:11,}{milliseconds:9.1f}  {to_full:30}{to_peft}")
     if options.json:
         versions = {package: importlib.metadata.version(package) for package in ("torch", "transformers", "peft")}
         made = {"model": options.model, "precision": options.precision, "threads": options.threads,
