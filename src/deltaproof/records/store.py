@@ -76,6 +76,13 @@ class Store:
             self._write_predictions(record.spec.key, predictions)
         write_json(self.record_path(record.spec.key), record.to_json())
 
+    def study_path(self, name: str) -> Path:
+        return self.folder / "studies" / f"{name}.json"
+
+    def studies(self) -> dict[str, dict[str, Any]]:
+        """What studies of the kept models measured, by name."""
+        return {path.stem: read_json(path) for path in sorted((self.folder / "studies").glob("*.json"))}
+
     def find(self, key: str) -> Record | None:
         path = self.record_path(key)
         return Record.from_json(read_json(path)) if path.exists() else None

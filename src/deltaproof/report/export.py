@@ -9,6 +9,7 @@ from pathlib import Path
 from deltaproof.errors import ConfigError, MissingExtraError, nearest
 from deltaproof.experiments.table import Table
 from deltaproof.records.store import write_atomically
+from deltaproof.report.chapters import all_chapters
 from deltaproof.report.figures import all_figures
 from deltaproof.report.grid import Cell, Grid
 from deltaproof.report.study import Study
@@ -61,7 +62,8 @@ def export(table: Table, folder: Path | str, formats: Sequence[str] = FORMATS) -
         files["results.csv"] = table_csv(table)
     if "latex" in formats:
         files["results.tex"] = grid_latex(results(study), f"tab:{_slug(str(table.experiment['name']))}")
-    for name, figure in all_figures(study).items():
+    of_chapters = {figure.name: figure for chapter in all_chapters(study) for figure in chapter.figures}
+    for name, figure in {**all_figures(study), **of_chapters}.items():
         if "svg" in formats:
             files[f"{name}.svg"] = figure.svg
         if to_png is not None:

@@ -13,6 +13,7 @@ from deltaproof.experiments.row import Row
 from deltaproof.experiments.table import Table
 from deltaproof.records.store import write_atomically
 from deltaproof.report import protocol, tables
+from deltaproof.report.chapters import all_chapters
 from deltaproof.report.drawing.theme import DARK, LIGHT, css_variables
 from deltaproof.report.examples import agreement, disagreements
 from deltaproof.report.figure import swatch
@@ -77,6 +78,7 @@ def _context(study: Study, with_examples: bool) -> dict[str, Any]:
         "confused_pairs": confused_pairs(study),
         "label_scores": tables.label_scores(study),
         "agreement": agreement(study),
+        "chapters": all_chapters(study),
         "with_examples": with_examples,
         "examples": disagreements(study) if with_examples else [],
         "costs": [

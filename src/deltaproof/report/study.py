@@ -28,6 +28,11 @@ class Study:
         self._means: dict[str, np.ndarray] = {}
 
     @cached_property
+    def studies(self) -> dict[str, dict[str, Any]]:
+        """What studies of the kept models measured, by name: `studies["spectra"]`."""
+        return self.store.studies()
+
+    @cached_property
     def done(self) -> list[Row]:
         """The contestants that came through."""
         return [row for row in self.table.rows if row.status == "done"]

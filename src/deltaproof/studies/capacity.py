@@ -23,7 +23,7 @@ from deltaproof.records.store import Store, read_json
 from deltaproof.studies.displacement import displacement
 from deltaproof.studies.expressivity import RANKS, expressivity
 from deltaproof.studies.forgetting import forgetting
-from deltaproof.studies.kept_models import Bed, KeptModel, kept_models, study_path
+from deltaproof.studies.kept_models import Bed, KeptModel, kept_models
 from deltaproof.studies.path import STEPS, path
 from deltaproof.studies.spectra import spectra
 from deltaproof.theory.subspaces import leading_directions
@@ -109,7 +109,7 @@ def _digest(corpus: Path | None) -> str:
 
 def _standing(store: Store, study: _Study) -> dict[str, Any] | None:
     """The study's result, where it stands for the same inputs."""
-    place = study_path(store, study.name)
+    place = store.study_path(study.name)
     found: dict[str, Any] | None = read_json(place) if place.exists() else None
     return found if found is not None and found.get("inputs") == _inputs(study) else None
 

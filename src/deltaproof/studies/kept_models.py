@@ -1,6 +1,6 @@
 """The tuned models that a run folder keeps, with their data, one at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,16 +111,6 @@ class Bed:
         return float(self.metric.score(predictions.targets, np.asarray(predictions.outputs)))
 
     def write(self, name: str, result: dict[str, Any]) -> Path:
-        path = study_path(self.store, name)
+        path = self.store.study_path(name)
         write_json(path, result)
         return path
-
-
-def study_path(store: Store, name: str) -> Path:
-    return store.folder / "studies" / f"{name}.json"
-
-
-def studies_of(store: Store) -> Iterator[str]:
-    """Names of the studies that stand in a run folder."""
-    for path in sorted((store.folder / "studies").glob("*.json")):
-        yield path.stem

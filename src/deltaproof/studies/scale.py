@@ -23,7 +23,6 @@ from deltaproof.fits import Curve, crossover, growth, power_law
 from deltaproof.methods import method_from
 from deltaproof.metrics import METRICS, Metric, per_unit
 from deltaproof.records.store import Store, write_json
-from deltaproof.studies.kept_models import study_path
 
 LEAST_FOR_POWER_LAW, LEAST_FOR_GROWTH = 4, 3
 
@@ -65,7 +64,7 @@ def scale_parameters(
         "others": [{"label": name, **_point(table, name)} for name in others if table.row(name).status == "done"],
         "growth": asdict(growth(curve)) if len(curve) >= LEAST_FOR_GROWTH else None,
     }
-    write_json(study_path(Store(out), "scale_parameters"), result)
+    write_json(Store(out).study_path("scale_parameters"), result)
     return result
 
 
@@ -102,7 +101,7 @@ def scale_examples(
         n_seen = n_seen or round(plan.training.epochs * n_rows)
         tables[n_rows], stores[n_rows] = table, Store(folder)
     result = _examples_result(tables, stores, equal)
-    write_json(study_path(Store(out), "scale_examples"), result)
+    write_json(Store(out).study_path("scale_examples"), result)
     return result
 
 

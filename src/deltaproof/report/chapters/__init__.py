@@ -1,0 +1,16 @@
+"""Chapters of the page that studies bring, each made from a run folder's `studies/NAME.json`."""
+
+from collections.abc import Callable
+
+from deltaproof.report.chapter import Chapter
+from deltaproof.report.study import Study
+
+MAKERS: tuple[Callable[[Study], Chapter | None], ...] = ()
+"""In the order of the page; a maker gives None where its study was not made."""
+
+
+def all_chapters(study: Study) -> list[Chapter]:
+    return [chapter for make in MAKERS if (chapter := make(study)) is not None]
+
+
+__all__ = ["Chapter", "all_chapters"]
