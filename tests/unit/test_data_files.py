@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltaproof.data.reading import Reading
 from deltaproof.data.sources import READERS, read_file, read_source
 from deltaproof.errors import DataError, MissingExtraError
 
@@ -89,12 +90,12 @@ def test_wrong_encoding_names_offset_row_and_option_and_the_option_helps(tmp_pat
         DataError, match=r"a\.csv, row 3: the file must be UTF-8, got byte 0xef at offset 20; .*--encoding latin-1"
     ):
         read_file(path)
-    assert read_file(path, "latin-1").columns["text"] == ["fine", "naïve"]
+    assert read_file(path, Reading("latin-1")).columns["text"] == ["fine", "naïve"]
 
 
 def test_an_unknown_encoding_is_an_error_of_ours(tmp_path):
     with pytest.raises(DataError, match="`encoding` must be one that Python knows, got `latin-99`"):
-        read_file(write(tmp_path / "a.csv", "text,label\nfine,1\n"), "latin-99")
+        read_file(write(tmp_path / "a.csv", "text,label\nfine,1\n"), Reading("latin-99"))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,18 @@ def test_an_unknown_encoding_is_an_error_of_ours(tmp_path):
         (
             "a.json",
             '{\n "train": [{"text": "a"}]\n}',
-            r"a\.json: the file must hold a list of objects .* got one object with the keys `train`; write the list",
+            r"a\.json: the file must hold a list of objects .* got one object with the keys `train`; name one of its "
+            r"lists, such as `a\.json#train`",
+        ),
+        (
+            "a.json",
+            '{"train": [{"text": "a"}]}',
+            r"a\.json: the file must hold a list of objects .*; name one of its lists, such as `a\.json#train`",
+        ),
+        (
+            "a.json",
+            '{\n "version": 3\n}',
+            r"a\.json: the file must hold a list of objects .* got one object with the keys `version`; write the list",
         ),
         ("a.parquet", "PAR1 not really", r"a\.parquet: the file must be Parquet, got"),
     ],
@@ -136,6 +148,25 @@ def test_an_unknown_encoding_is_an_error_of_ours(tmp_path):
 def test_a_broken_file_is_refused_with_its_row_and_a_remedy(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         read_file(write(tmp_path / name, content))
+
+
+def test_a_list_of_several_in_one_file_is_named_behind_a_hash(tmp_path):
+    rows = {
+        "rte": [{"sentence1": "a", "sentence2": "b", "label": 1}],
+        "sst2": [{"sentence": "fine", "label": 0}],
+        "n": 2,
+    }
+    path = write(tmp_path / "tasks.json", json.dumps(rows))
+    table = read_file(f"{path}#sst2")
+    assert (table.columns, table.ids()) == ({"sentence": ["fine"], "label": [0]}, ["tasks.json#sst2:1"])
+    name, tables = read_source(f"{path}#rte")
+    assert (name, tables["train"].columns["sentence2"]) == ("tasks#rte", ["b"])
+    with pytest.raises(DataError, match=r"tasks\.json: `sst` must be one of its lists .*; did you mean `sst2`\?"):
+        read_source(f"{path}#sst")
+    with pytest.raises(DataError, match=r"`n` must be one of its lists"):
+        read_file(f"{path}#n")
+    write(tmp_path / "odd#name.json", '[{"text": "a"}]')
+    assert len(read_file(tmp_path / "odd#name.json")) == 1
 
 
 def test_a_missing_file_names_the_nearest_one_of_its_folder(tmp_path):

@@ -62,6 +62,28 @@ Encoding = Annotated[
     str | None,
     typer.Option("--encoding", help="Encoding of text files. \\[default: utf-8]", rich_help_panel=_DATA),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="csv, tsv, json, jsonl, parquet, label_text. \\[default: by ending]", rich_help_panel=_DATA
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", help="Names of the columns of files without a header line.", rich_help_panel=_DATA),
+]
+LabelNames = Annotated[
+    str | None,
+    typer.Option("--label-names", help="Names of labels: `0=negative,1=positive`.", rich_help_panel=_DATA),
+]
+DataRoot = Annotated[
+    str | None,
+    typer.Option("--data-root", help="Folder of local copies: `glue:sst2` is its glue/sst2.", rich_help_panel=_DATA),
+]
+MaxEvaluationRows = Annotated[
+    int | None,
+    typer.Option("--max-evaluation-rows", help="Use at most so many validation and test rows.", rich_help_panel=_DATA),
+]
 MaxLength = Annotated[
     int | None,
     typer.Option("--max-length", help="Tokens per example. \\[default: 256]", rich_help_panel=_DATA),

@@ -5,38 +5,65 @@ from pathlib import Path
 from typing import Any
 
 from deltaproof.data.decoding import read_text
+from deltaproof.data.reading import Reading
 from deltaproof.data.table import Table
-from deltaproof.errors import DataError
+from deltaproof.errors import DataError, nearest
 
 
-def read_json_rows(path: Path, encoding: str | None = None) -> Table:
+def read_json_rows(path: Path, reading: Reading, part: str | None = None) -> Table:
     """Objects, one a line or in one list; their keys are the columns, a key that is absent is a missing value.
 
     A `.json` file may hold either. Rows are line numbers for lines and positions from 1 for a list.
 
+    Args:
+        part: of a file that holds one object of several lists, such as a benchmark's tasks, the list to read.
     Errors:
-        DataError: a line that is no JSON object, or a file that is neither.
+        DataError: a line that is no JSON object, a file that is neither, or no such part.
     """
-    text = read_text(path, encoding)
-    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+    text = read_text(path, reading.encoding)
+    if part is not None:
+        return _from_part(path, text, part)
+    may_be_list = (reading.format or path.suffix.lower().removeprefix(".")) == "json"
+    if may_be_list and text.lstrip().startswith("["):
         return _from_list(path, text)
-    if path.suffix.lower() == ".json":
+    if may_be_list:
         _refuse_one_object(path, text)
     return _from_lines(path, text)
 
 
 def _refuse_one_object(path: Path, text: str) -> None:
-    """Raise where the file is a single object over several lines, which is no table."""
+    """Raise where the file is a single object over several lines or of several lists, which is no table."""
     try:
         item = json.loads(text)
     except ValueError:
         return
-    if isinstance(item, dict) and "\n" in text.strip():
+    parts = _parts(item)
+    if isinstance(item, dict) and (parts or "\n" in text.strip()):
         keys = ", ".join(f"`{key}`" for key in list(item)[:6])
+        remedy = f"name one of its lists, such as `{path.name}#{parts[0]}`" if parts else "write the list alone into it"
         raise DataError(
             f"{path.name}: the file must hold a list of objects or one on each line, got one object with the keys "
-            f"{keys}; write the list alone into the file"
+            f"{keys}; {remedy}"
         )
+
+
+def _parts(item: Any) -> list[str]:
+    """The keys under which an object holds lists of objects."""
+    if not isinstance(item, dict):
+        return []
+    return [key for key, rows in item.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+
+
+def _from_part(path: Path, text: str, part: str) -> Table:
+    try:
+        item = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path.name}: the file must be JSON, got {error}; correct it there") from None
+    parts = _parts(item)
+    if part not in parts:
+        hint = nearest(part, parts) if parts else "leave `#` and what comes after it out"
+        raise DataError(f"{path.name}: `{part}` must be one of its lists of objects, got none of that name; {hint}")
+    return _of_list(f"{path.name}#{part}", item[part])
 
 
 def _from_list(path: Path, text: str) -> Table:
@@ -44,13 +71,17 @@ def _from_list(path: Path, text: str) -> Table:
         items = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path.name}: the file must be JSON, got {error}; correct it there") from None
+    return _of_list(path.name, items)
+
+
+def _of_list(origin: str, items: list[Any]) -> Table:
     for position, item in enumerate(items, 1):
         if not isinstance(item, dict):
             raise DataError(
-                f"{path.name}, row {position}: each entry of the list must be an object, got {_short(item)}; "
+                f"{origin}, row {position}: each entry of the list must be an object, got {_short(item)}; "
                 f'write {{"text": …, "label": …}}'
             )
-    return table_of_objects(path.name, items, list(range(1, len(items) + 1)))
+    return table_of_objects(origin, items, list(range(1, len(items) + 1)))
 
 
 def _from_lines(path: Path, text: str) -> Table:

@@ -1,6 +1,6 @@
 """From what the user gives to a data set: read, find columns, check, split where needed, seal the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,10 @@ from typing import Any
 from deltaproof.data.checks import check_enough, check_labels, presence, read_pairs
 from deltaproof.data.columns import Columns, find_columns, find_text
 from deltaproof.data.dataset import Dataset, dataset_fingerprint
+from deltaproof.data.label_names import named_labels
 from deltaproof.data.leaks import find_conflicts, find_leaks, shared_groups
 from deltaproof.data.numbers import is_missing
+from deltaproof.data.reading import Reading
 from deltaproof.data.sealed import SealedSplit
 from deltaproof.data.sources import read_file, read_source
 from deltaproof.data.split import Split
@@ -35,7 +37,11 @@ def load_data(
     seed: int = 0,
     drop_leaks: bool = False,
     max_rows: int | None = None,
+    max_evaluation_rows: int | None = None,
     encoding: str | None = None,
+    format: str | None = None,
+    columns: Sequence[str] = (),
+    label_names: Mapping[str, str] | None = None,
 ) -> Dataset:
     """The data set in `source`, checked, split and with its test split sealed.
 
@@ -51,21 +57,29 @@ def load_data(
         seed: of the splits made here and of the sample.
         drop_leaks: remove rows of train and validation whose text stands in a later split too.
         max_rows: at most so many training rows, a stratified sample; smaller samples are subsets of larger ones.
+        max_evaluation_rows: at most so many rows of validation and of test each, a stratified sample likewise.
         encoding: of text files that are not UTF-8.
+        format: of files whose endings do not say it: `csv`, `tsv`, `json`, `jsonl`, `parquet`, or `label_text` for
+            lines of a label, a blank and a text.
+        columns: names for the fields of CSV and TSV files that have no header line.
+        label_names: what the label column holds to the name to show for it, such as `{"0": "negative"}`.
     Errors:
         DataError: with file, row and remedy. MissingExtraError: a hub data set without the extra `hub`.
     """
-    name, tables = read_source(source, encoding)
+    reading = Reading(encoding, format, tuple(columns))
+    name, tables = read_source(source, reading)
     for role, path in (("validation", validation), ("test", test)):
         if path is not None:
-            tables[role] = read_file(path, encoding)
+            tables[role] = read_file(path, reading)
     tables = _distinct_origins(tables)
-    columns = find_columns(tables["train"], text, label, group)
-    tables, notes = set_aside_unlabelled(tables, columns.label, test_was_given=test is not None)
+    found = find_columns(tables["train"], text, label, group)
+    tables, notes = set_aside_unlabelled(tables, found.label, test_was_given=test is not None)
     for table in tables.values():
-        _check_columns(table, columns)
-    targets = read_targets(tables, columns.label, kind)
-    given = {role: _split(role, table, columns, targets) for role, table in tables.items()}
+        _check_columns(table, found)
+    if label_names:
+        tables = named_labels(tables, found.label, label_names)
+    targets = read_targets(tables, found.label, kind)
+    given = {role: _split(role, table, found, targets) for role, table in tables.items()}
     check_labels(targets.kind, targets.labels, given)
     splits, how = _complete(given, targets, seed)
     splits, leaks = find_leaks(splits, drop_leaks)
@@ -76,16 +90,19 @@ def load_data(
             )
     unusual = check_labels(targets.kind, targets.labels, splits)
     conflicts = find_conflicts(splits)
-    train, sample = _sample(splits["train"], targets, max_rows, seed)
+    sample: list[str] = []
+    for role, most in (("train", max_rows), ("validation", max_evaluation_rows), ("test", max_evaluation_rows)):
+        splits[role], said = _sample(splits[role], targets, most, seed)
+        sample += said
     from_tables = [note for table in tables.values() for note in table.notes]
-    prints = (train.fingerprint, splits["validation"].fingerprint, splits["test"].fingerprint)
+    prints = (splits["train"].fingerprint, splits["validation"].fingerprint, splits["test"].fingerprint)
     return Dataset(
         name,
         targets.kind,
         targets.labels,
-        columns.text,
-        ",".join(columns.label),
-        train,
+        found.text,
+        ",".join(found.label),
+        splits["train"],
         splits["validation"],
         SealedSplit.seal(splits["test"]),
         dataset_fingerprint(targets.kind, targets.labels, *prints),
@@ -93,7 +110,7 @@ def load_data(
             *from_tables,
             *notes,
             *targets.notes,
-            *columns.notes,
+            *found.notes,
             *how,
             *leaks,
             *shared_groups(splits),
@@ -114,7 +131,7 @@ def read_texts(
     Errors:
         DataError: the text column is missing or unclear, or a text is empty.
     """
-    _, tables = read_source(source, encoding)
+    _, tables = read_source(source, Reading(encoding))
     table = tables.get("test", tables["train"])
     return table.ids(), read_pairs(table, find_text(table, text, set()))
 
@@ -179,15 +196,17 @@ def _fractions(missing: list[str]) -> dict[str, float]:
     return dict(THREE_WAYS)
 
 
-def _sample(train: Split, targets: Targets, max_rows: int | None, seed: int) -> tuple[Split, list[str]]:
-    if max_rows is None or max_rows >= len(train):
-        return train, []
+def _sample(split: Split, targets: Targets, most: int | None, seed: int) -> tuple[Split, list[str]]:
+    if most is None or most >= len(split):
+        return split, []
     if targets.labels is None:
-        strata, n_least = quantile_bins(train.targets[:, 0]), 2
+        strata, n_least = quantile_bins(split.targets[:, 0]), 2
     else:
-        strata = presence(targets.kind, targets.labels, train.targets)
+        strata = presence(targets.kind, targets.labels, split.targets)
         n_least = int(strata.any(axis=0).sum())
-    if max_rows < n_least:
-        raise DataError(f"`max_rows` must be at least {n_least}, one row for each label, got {max_rows}; raise it")
-    indices = nested_sample(strata, row_keys(train.texts, seed, "sample"), max_rows)
-    return train.take(indices), [f"the training split is a stratified sample of {max_rows} of {len(train)} rows"]
+    if most < n_least:
+        option = "max_rows" if split.name == "train" else "max_evaluation_rows"
+        raise DataError(f"`{option}` must be at least {n_least}, one row for each label, got {most}; raise it")
+    indices = nested_sample(strata, row_keys(split.texts, seed, "sample"), most)
+    called = "training" if split.name == "train" else split.name
+    return split.take(indices), [f"the {called} split is a stratified sample of {most} of {len(split)} rows"]

@@ -8,18 +8,29 @@ from typing import Any
 from deltaproof.data.delimited import read_delimited
 from deltaproof.data.hub import is_hub_id, is_saved_folder, load_hub, load_saved_folder, splits_of
 from deltaproof.data.json_rows import read_json_rows, table_of_objects
+from deltaproof.data.label_text import read_label_text
 from deltaproof.data.parquet_rows import read_parquet_rows
+from deltaproof.data.reading import BY_ITS_ENDING, Reading
 from deltaproof.data.table import Table, join
 from deltaproof.errors import DataError, nearest
 
-READERS: dict[str, Callable[[Path, str | None], Table]] = {
-    ".csv": read_delimited,
-    ".tsv": read_delimited,
-    ".jsonl": read_json_rows,
-    ".ndjson": read_json_rows,
-    ".json": read_json_rows,
-    ".parquet": lambda path, _: read_parquet_rows(path),
+_BY_FORMAT: dict[str, Callable[[Path, Reading], Table]] = {
+    "csv": read_delimited,
+    "tsv": read_delimited,
+    "json": read_json_rows,
+    "jsonl": read_json_rows,
+    "parquet": lambda path, _: read_parquet_rows(path),
+    "label_text": read_label_text,
 }
+READERS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+"""Format by the ending of a file's name."""
 _ROLES = {
     "train": {"train", "training"},
     "validation": {"validation", "valid", "val", "dev", "eval"},
@@ -27,39 +38,57 @@ _ROLES = {
 }
 
 
-def read_file(path: Path | str, encoding: str | None = None) -> Table:
-    """One file as a table, by its extension.
+def read_file(path: Path | str, reading: Reading = BY_ITS_ENDING) -> Table:
+    """One file as a table, by the format said or by its ending; `tasks.json#rte` is a list in a file of several.
 
     Errors:
         DataError: the file is missing (with the nearest name in its folder) or of an unknown kind.
     """
     path = Path(path)
+    file, part = file_and_part(path)
+    if part is not None:
+        return read_json_rows(file, reading, part)
     if not path.is_file():
         raise DataError(f"`{path}` must be a file, found none; {_neighbours(path)}")
-    try:
-        reader = READERS[path.suffix.lower()]
-    except KeyError:
+    chosen = reading.format or READERS.get(path.suffix.lower())
+    if chosen is None:
         raise DataError(
-            f"`{path.name}` must end in one of {', '.join(READERS)}, got `{path.suffix}`; save it as one of these"
-        ) from None
-    return reader(path, encoding)
+            f"`{path.name}` must end in one of {', '.join(READERS)}, got `{path.suffix}`; save it as one of these, or "
+            f"say what it is: `--format {'`, `--format '.join(_BY_FORMAT)}`"
+        )
+    if reading.columns and chosen not in ("csv", "tsv"):
+        raise DataError(
+            f"`columns` are for CSV and TSV files without a header line, got them for `{path.name}`; leave them out"
+        )
+    return _BY_FORMAT[chosen](path, reading)
 
 
-def read_source(source: Any, encoding: str | None = None) -> tuple[str, dict[str, Table]]:
+def file_and_part(path: Path) -> tuple[Path, str | None]:
+    """`tasks.json#rte` as the file and its part, where there is such a JSON file and none of the whole name."""
+    name, mark, part = path.name.rpartition("#")
+    file = path.with_name(name) if mark and name else path
+    is_part = file != path and not path.exists() and file.suffix.lower() == ".json" and file.is_file()
+    return (file, part) if is_part else (path, None)
+
+
+def read_source(source: Any, reading: Reading = BY_ITS_ENDING) -> tuple[str, dict[str, Table]]:
     """A name for the data and its tables by split; data without splits are one table called `train`.
 
     Args:
-        source: path of a file or folder, id of a hub data set, list of mappings, mapping of columns or of splits,
-            pandas data frame, or object of the `datasets` library.
+        source: path of a file (or of a list in one, `tasks.json#rte`) or folder, id of a hub data set, list of
+            mappings, mapping of columns or of splits, pandas data frame, or object of the `datasets` library.
     """
     if not isinstance(source, str | Path):
         return "data in memory", _in_memory(source)
     path = Path(source).expanduser()
+    file, part = file_and_part(path)
+    if part is not None:
+        return f"{file.stem}#{part}", {"train": read_file(path, reading)}
     if path.is_dir():
-        parts = load_saved_folder(path) if is_saved_folder(path) else _read_folder(path, encoding)
+        parts = load_saved_folder(path) if is_saved_folder(path) else _read_folder(path, reading)
         return path.resolve().name, _by_role(path.name, parts)
     if isinstance(source, Path) or path.is_file() or _reads_like_a_file(path) or not is_hub_id(source):
-        return path.stem, {"train": read_file(path, encoding)}
+        return path.stem, {"train": read_file(path, reading)}
     return source, _by_role(source, load_hub(source))
 
 
@@ -84,10 +113,10 @@ def _role(name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _read_folder(folder: Path, encoding: str | None) -> dict[str, Table]:
+def _read_folder(folder: Path, reading: Reading) -> dict[str, Table]:
     files = sorted(item for item in folder.iterdir() if item.is_file() and item.suffix.lower() in READERS)
     if len(files) == 1:
-        return {"train": read_file(files[0], encoding)}
+        return {"train": read_file(files[0], reading)}
     shards: dict[str, list[Path]] = {}
     for file in files:
         if _role(file.stem) is not None:
@@ -100,7 +129,7 @@ def _read_folder(folder: Path, encoding: str | None) -> dict[str, Table]:
         )
     return {
         stem: tables[0] if len(tables) == 1 else join(tables)
-        for stem, tables in ((stem, [read_file(file, encoding) for file in found]) for stem, found in shards.items())
+        for stem, tables in ((stem, [read_file(file, reading) for file in found]) for stem, found in shards.items())
     }
 
 

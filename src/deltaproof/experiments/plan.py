@@ -41,10 +41,20 @@ class Plan(Settings):
     """Kind of task; inferred from the labels when left out."""
     encoding: str | None = None
     """Encoding of text files; UTF-8, or what a byte-order mark says, when left out."""
+    format: Literal["csv", "tsv", "json", "jsonl", "parquet", "label_text"] | None = None
+    """Format of files whose endings do not say it; `label_text` is a label, a blank and a text on each line."""
+    columns: tuple[str, ...] = ()
+    """Names for the fields of CSV and TSV files that have no header line."""
+    label_names: dict[str, str] = pydantic.Field(default_factory=dict)
+    """What the label column holds to the name to show for it: `{ 0 = "negative", 1 = "positive" }`."""
+    data_root: str | None = None
+    """Folder that files are meant from, with local copies of hub data sets: `glue:sst2` is its `glue/sst2`."""
     drop_leaks: bool = False
     """Remove rows from the training and validation splits that stand in a later split too."""
     max_rows: int | None = pydantic.Field(default=None, ge=8)
     """Use at most so many training rows, drawn by class."""
+    max_evaluation_rows: int | None = pydantic.Field(default=None, ge=8)
+    """Use at most so many rows of the validation and of the test split, drawn by class; intervals widen accordingly."""
     max_length: int = pydantic.Field(default=256, ge=4)
     """Tokens per example; what is longer is cut, and the share of rows cut is reported."""
     metric: tuple[str, ...] = ()
@@ -93,19 +103,29 @@ class Plan(Settings):
             value = [value]
         return tuple(_expression(item) for item in value)
 
-    @pydantic.field_validator("text", "label", "metric", "learning_rates", mode="before")
+    @pydantic.field_validator("text", "label", "columns", "metric", "learning_rates", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return (value,) if isinstance(value, int | float) else value
 
+    @pydantic.field_validator("label_names", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+            if not all(equals and name.strip() for _, equals, name in pairs):
+                raise ValueError(f"`label_names` reads `0=negative,1=positive`, got `{value}`; write it so")
+            return {held.strip(): name.strip() for held, _, name in pairs}
+        return {str(held): name for held, name in value.items()} if isinstance(value, Mapping) else value
+
     @pydantic.field_validator("require", mode="before")
     @classmethod
     def _gates(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @pydantic.field_validator("model", "data", "validation", "test", mode="before")
+    @pydantic.field_validator("model", "data", "validation", "test", "data_root", mode="before")
     @classmethod
     def _path(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         if isinstance(value, os.PathLike):

@@ -6,6 +6,7 @@ from pathlib import Path
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.demo import demo_data
 from deltaproof.data.load import load_data
+from deltaproof.data.local_copies import below
 from deltaproof.data.run_folder import write_splits
 from deltaproof.errors import ConfigError, RecordError
 from deltaproof.experiments.baselines import BASELINES
@@ -84,18 +85,26 @@ def read_data(plan: Plan) -> Dataset:
     """The plan's data, checked and split."""
     if plan.data == "demo":
         return demo_data()
+
+    def place(source: str) -> str:
+        return source if plan.data_root is None else below(plan.data_root, source)
+
     return load_data(
-        plan.data,
+        place(plan.data),
         text=plan.text or None,
         label=plan.label or None,
         group=plan.group,
-        validation=plan.validation,
-        test=plan.test,
+        validation=plan.validation and place(plan.validation),
+        test=plan.test and place(plan.test),
         kind=plan.kind,
         seed=plan.seed,
         drop_leaks=plan.drop_leaks,
         max_rows=plan.max_rows,
+        max_evaluation_rows=plan.max_evaluation_rows,
         encoding=plan.encoding,
+        format=plan.format,
+        columns=plan.columns,
+        label_names=plan.label_names,
     )
 
 

@@ -14,6 +14,7 @@ from deltaproof.data.checks import read_pairs
 from deltaproof.data.columns import find_columns
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.numbers import is_missing
+from deltaproof.data.reading import Reading
 from deltaproof.data.sources import read_source
 from deltaproof.data.split import Split
 from deltaproof.data.table import Table
@@ -172,7 +173,7 @@ def read_adversarial(
     Raises:
         DataError: a column is missing, a text is empty, or a label is none of the data set's.
     """
-    name, tables = read_source(source, encoding)
+    name, tables = read_source(source, Reading(encoding))
     table = tables.get("test", tables["train"])
     columns = find_columns(table, text or dataset.text_columns, label or dataset.label_column, group)
     if len(columns.text) != len(dataset.text_columns):
