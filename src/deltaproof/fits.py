@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar, nnls
 
 from deltaproof.errors import DataError
@@ -53,6 +53,33 @@ class PowerLaw:
 
     def at(self, x: float) -> float:
         return float(self.floor.value + self.scale.value * x**-self.exponent.value)
+
+
+@dataclass(frozen=True)
+class Line:
+    """score = start + slope x."""
+
+    start: float
+    slope: float
+    aicc: float
+    """Akaike's criterion, corrected for few points; infinite below five."""
+
+    def at(self, x: float) -> float:
+        return self.start + self.slope * x
+
+
+@dataclass(frozen=True)
+class Concave:
+    """score = ceiling - scale x^-exponent: a power law of the distance to a ceiling, which may lie anywhere."""
+
+    ceiling: float
+    scale: float
+    exponent: float
+    aicc: float
+    """As of the line; infinite below six points."""
+
+    def at(self, x: float) -> float:
+        return float(self.ceiling - self.scale * x**-self.exponent)
 
 
 @dataclass(frozen=True)
@@ -131,8 +158,41 @@ def growth(curve: Curve, n_draws: int = N_DRAWS, seed: int = 0) -> Growth:
         verdict = "diminishing"
     elif bend.low >= 0 and means[-1] > means[0]:
         verdict = "not diminishing"
-    concave, linear = _aicc_of_concave(x, means), _aicc_of_line(x, means)
-    return Growth(gains, bend, bend_in_x, concave, linear, verdict)
+    return Growth(gains, bend, bend_in_x, concave(x, means).aicc, line(x, means).aicc, verdict)
+
+
+def line(x: ArrayLike, scores: ArrayLike) -> Line:
+    """The straight line through mean scores, by least squares.
+
+    >>> fit = line([1, 2, 4, 8, 16], [0.1, 0.2, 0.4, 0.8, 1.6])
+    >>> round(fit.start, 6), round(fit.slope, 6)
+    (0.0, 0.1)
+    """
+    at, means = np.asarray(x, dtype=float), np.asarray(scores, dtype=float)
+    columns = np.stack([np.ones_like(at), at / at[-1]], axis=1)
+    weights = np.linalg.lstsq(columns, means, rcond=None)[0]
+    return Line(float(weights[0]), float(weights[1] / at[-1]), _aicc(means - columns @ weights, 3))
+
+
+def concave(x: ArrayLike, scores: ArrayLike) -> Concave:
+    """The rising concave curve through mean scores, by least squares; a level one where they do not rise.
+
+    >>> fit = concave([1, 2, 4, 8, 16, 32], [0.9 - 0.4 * n**-0.5 for n in (1, 2, 4, 8, 16, 32)])
+    >>> round(fit.ceiling, 2), round(fit.scale, 2), round(fit.exponent, 1)
+    (0.9, 0.4, 0.5)
+    """
+    at, means = np.asarray(x, dtype=float), np.asarray(scores, dtype=float)
+    best = Concave(float(means.mean()), 0.0, 1.0, _aicc(means - means.mean(), 4))
+    least = float(np.square(means - means.mean()).sum())
+    for exponent in np.geomspace(*EXPONENTS, 200):
+        columns = np.stack([np.ones_like(at), -((at / at[0]) ** -exponent)], axis=1)
+        weights = np.linalg.lstsq(columns, means, rcond=None)[0]
+        residuals = means - columns @ weights
+        if weights[1] >= 0 and float(residuals @ residuals) < least:
+            least = float(residuals @ residuals)
+            scale = float(weights[1] * at[0] ** exponent)
+            best = Concave(float(weights[0]), scale, float(exponent), _aicc(residuals, 4))
+    return best
 
 
 def crossover(curves: Mapping[str, Curve], n_draws: int = N_DRAWS, seed: int = 0, certain: float = 0.95) -> Crossover:
@@ -229,23 +289,6 @@ def _bend(x: Array, scores: Array) -> Array:
     middles = (x[1:] + x[:-1]) / 2
     bend: Array = (np.diff(slopes, axis=-1) / np.diff(middles)).mean(axis=-1)
     return bend
-
-
-def _aicc_of_line(x: Array, scores: Array) -> float:
-    columns = np.stack([np.ones_like(x), x / x[-1]], axis=1)
-    weights = np.linalg.lstsq(columns, scores, rcond=None)[0]
-    return _aicc(scores - columns @ weights, 3)
-
-
-def _aicc_of_concave(x: Array, scores: Array) -> float:
-    """Of a - b x^-c with b >= 0: a power law of the distance to a ceiling, which may lie anywhere."""
-    best = math.inf
-    for exponent in np.geomspace(*EXPONENTS, 200):
-        columns = np.stack([np.ones_like(x), -((x / x[0]) ** -exponent)], axis=1)
-        weights = np.linalg.lstsq(columns, scores, rcond=None)[0]
-        if weights[1] >= 0:
-            best = min(best, _aicc(scores - columns @ weights, 4))
-    return best
 
 
 def _aicc(residuals: Array, n_parameters: int) -> float:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from deltaproof.report.chapter import Chapter
+from deltaproof.report.chapters.scaling import scaling
 from deltaproof.report.study import Study
 
-MAKERS: tuple[Callable[[Study], Chapter | None], ...] = ()
+MAKERS: tuple[Callable[[Study], Chapter | None], ...] = (scaling,)
 """In the order of the page; a maker gives None where its study was not made."""
 
 

@@ -52,6 +52,7 @@ class Style:
 
     colour: str
     shape: str = "circle"
+    """Empty for a line without marks."""
     hollow: bool = False
 
     @property
@@ -137,6 +138,8 @@ class Drawing:
         self.add("path", d="M" + "L".join(f"{number(x)} {number(y)}" for x, y in points) + "Z", fill=fill)
 
     def marker(self, at: Point, style: Style, radius: float = 4.5, title: str = "") -> None:
+        if not style.shape:
+            return
         fill = "surface" if style.hollow else style.colour
         self.add(
             "path",
