@@ -309,7 +309,7 @@ def test_after_norm_is_refused_where_no_norm_stands_behind_the_sums():
 
 def test_kept_to_roles_that_an_adapter_does_not_stand_at_it_says_so():
     """It does not quietly stand elsewhere, as it would in a pre-norm model."""
-    with pytest.raises(ConfigError, match="got none for ffn_norm; this model has ffn_out"):
+    with pytest.raises(ConfigError, match="got ffn_out; name ffn_norm as well"):
         attach(tiny_backbone("bert"), method_from("only(serial, ['ffn_out'])"))
 
 

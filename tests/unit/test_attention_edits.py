@@ -97,13 +97,6 @@ def test_one_method_after_the_other_on_one_model(loaded, tmp_path):
             assert not traces(backbone.model)
 
 
-def test_two_methods_at_once_go_through_together():
-    backbone = tiny_backbone("bert")
-    attach(backbone, method_from("prefix(length=2)"))
-    with pytest.raises(ConfigError, match=r"one method at a time may edit .* attach both at once with `together"):
-        attach(backbone, method_from("attn_scale"))
-
-
 def test_what_transformers_saves_of_an_edited_model_is_the_plain_model(tmp_path):
     backbone = tiny_backbone("bert")
     backbone.model.save_pretrained(tmp_path / "before")

@@ -35,6 +35,8 @@ class Backbone:
     all_sites: tuple[Site, ...]
     unreachable: dict[str, str] = field(default_factory=dict)
     """Roles that the model has but no site can stand for, with the reason."""
+    hidden_sites: tuple[Site, ...] = ()
+    """Sites that the model has, but that a method around the asking one keeps from it."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results should know about this model."""
 
@@ -59,7 +61,9 @@ class Backbone:
             ConfigError: a role or a layer does not exist, or nothing is left.
         """
         wanted = list(ROLES) if roles is None else list(roles)
-        return replace(self, all_sites=tuple(self.sites(wanted, layers)))
+        shown = tuple(self.sites(wanted, layers))
+        hidden = tuple(site for site in self.all_sites if site not in shown)
+        return replace(self, all_sites=shown, hidden_sites=(*self.hidden_sites, *hidden))
 
     def shows(self, parameter: str) -> bool:
         """Whether one of the sites owns the parameter of this name."""
@@ -96,6 +100,8 @@ class Backbone:
         return chosen
 
     def _nothing_matches(self, roles: list[str], layers: set[int] | None) -> str:
+        if hidden := [site for site in self.hidden_sites if site.role in roles]:
+            return self._kept_from([site for site in hidden if layers is None or site.layer in layers])
         has = [role for role in ROLES if any(site.role == role for site in self.all_sites)]
         where = "" if layers is None else f" in layers {sorted(layers)}"
         reasons = {self.unreachable[role] for role in roles if role in self.unreachable}
@@ -103,4 +109,21 @@ class Backbone:
         return (
             f"the roles must match at least one site of `{self.name}`, got none for {', '.join(roles)}{where}"
             f"{because}; this model has {', '.join(has)}"
+        )
+
+    def _kept_from(self, hidden: list[Site]) -> str:
+        """Why nothing matches where the model has such sites, but not within what a method was kept to."""
+        shown = {site.role for site in self.all_sites}
+        needed = list(dict.fromkeys(site.role for site in hidden))
+        if roles := [role for role in needed if role not in shown]:
+            some = "one or more of " if len(roles) > 1 else ""
+            return (
+                f"the roles that a method is kept to must hold places that it uses, got {', '.join(sorted(shown))}; "
+                f"name {some}{', '.join(roles)} as well"
+            )
+        layers = sorted({site.layer for site in self.all_sites if site.layer is not None})
+        wanted = sorted({site.layer for site in hidden if site.layer is not None})
+        return (
+            f"the layers that a method is kept to must hold layers that it uses, got {layers}, where it uses {wanted}; "
+            f"name layers that are in both"
         )

@@ -7,6 +7,7 @@ from deltaproof.data.run_folder import read_dataset
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Facts, Question
 from deltaproof.methods import method_from
+from deltaproof.methods.tuned import placed_edits
 from deltaproof.tasks.text import TextTask
 from deltaproof.training.precision import pick_device, pick_precision
 
@@ -29,8 +30,7 @@ def look(question: Question) -> Facts:
         revision=question.revision,
     )
     for fields in question.methods:
-        for _ in method_from(fields).edits(backbone):
-            pass
+        placed_edits(backbone, method_from(fields))
     notes = list(backbone.notes)
     if task.max_length > backbone.max_length:
         notes.append(f"the model takes {backbone.max_length} tokens at most, so that is the maximum length")

@@ -31,7 +31,7 @@ def edit_attention(backbone: Backbone, here: list[tuple[Site, AttentionEdit]], c
     """Let the edits act; returns the handle that takes them off.
 
     Raises:
-        ConfigError: this model computes its attention in code of its own, or its attention is edited already.
+        ConfigError: this model computes its attention in code of its own.
     """
     handle = EditedAttention(backbone, here, context)
     try:
@@ -48,11 +48,6 @@ class EditedAttention:
     def __init__(self, backbone: Backbone, here: list[tuple[Site, AttentionEdit]], context: Context) -> None:
         self.backbone, self.model = backbone, backbone.model
         self.before = _implementation(self.model)
-        if self.before.startswith(NAME):
-            raise ConfigError(
-                f"one method at a time may edit a model's attention, that of `{backbone.name}` is edited already; "
-                f"`detach()` what is attached, or attach both at once with `together(...)`"
-            )
         self.modules: dict[str, nn.Module] = {}
         for site, edit in here:
             module = self.modules.setdefault(site.path, backbone.module(site))

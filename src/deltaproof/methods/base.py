@@ -49,6 +49,9 @@ class Method(Settings):
         """Which edit goes to which site; None stands for the whole model."""
         raise NotImplementedError
 
+    def __hash__(self) -> int:
+        return hash((type(self), _frozen(vars(self))))
+
     @property
     def grid_centre(self) -> float:
         """The learning rate that tuning starts from."""
@@ -159,6 +162,13 @@ class LinearMethod(Method):
                 f"{', '.join(self.takes_roles)}"
             )
         return backbone.sites(self.roles, self.layers)
+
+
+def _frozen(value: Any) -> Any:
+    """A plain value as one that can be hashed: fields may hold tables and lists, such as peft's."""
+    if isinstance(value, dict):
+        return frozenset((key, _frozen(entry)) for key, entry in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def parameter_names(backbone: Backbone, sites: Iterable[Site]) -> list[str]:

@@ -158,10 +158,18 @@ class Only(Wrapper):
         return f"{self.name}({self.inner.label}, {list(self.roles)})"
 
 
+def _explained(outer: Method, inner: Method, narrow: Backbone) -> list[tuple[Site | None, Edit]]:
+    """The inner method's edits; what it finds wrong is said of the whole expression."""
+    try:
+        return list(inner.edits(narrow))
+    except ConfigError as error:
+        raise ConfigError(f"`{outer.label}`: {error}") from None
+
+
 def _kept(outer: Method, inner: Method, narrow: Backbone) -> Iterator[tuple[Site | None, Edit]]:
     """The inner method's edits on a model that shows some of its sites only."""
     found = False
-    for site, edit in inner.edits(narrow):
+    for site, edit in _explained(outer, inner, narrow):
         if site is None and not isinstance(edit, Unfreeze):
             raise ConfigError(
                 f"`{outer.name}` keeps edits of single sites apart, `{inner.label}` changes the model as a whole; "

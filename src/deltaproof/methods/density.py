@@ -255,6 +255,11 @@ def activation_sites(backbone: Backbone, layers: tuple[int, ...] | None = None) 
         ConfigError: the model computes it in a form that cannot be watched, or has several in a layer.
     """
     if not any(site.role == "activation" for site in backbone.all_sites):
+        if any(site.role == "activation" for site in backbone.hidden_sites):
+            raise ConfigError(
+                "a density needs the role `activation`, what keeps `density_penalty` to some roles leaves it out; "
+                "keep the method inside of it to them instead: `density_penalty(only(lora, roles=['query']))`"
+            )
         raise ConfigError(
             f"a density needs the feed-forward block's non-linearity as a module that can be watched, got none in "
             f"`{backbone.name}` of family `{backbone.family}`; use the method without `density_penalty`"

@@ -127,7 +127,10 @@ class OutputEdit(Edit):
 
 
 class Watch(OutputEdit):
-    """Looks at what a site puts out and leaves it as it is: for penalties. There is nothing to merge or to export."""
+    """Looks at what a site puts out and leaves it as it is: for penalties. There is nothing to merge or to export.
+
+    One of a kind may stand at a site: a second one would count the same thing twice.
+    """
 
     mergeable = True
 

@@ -12,13 +12,15 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site, bias_of, weight_of
 from deltaproof.errors import ConfigError
 from deltaproof.methods.attention import edit_attention
-from deltaproof.methods.base import Method
-from deltaproof.methods.edits import AttentionEdit, Context, Edit, ModelEdit, Unfreeze, WeightEdit
+from deltaproof.methods.base import Method, method_from
+from deltaproof.methods.edits import AttentionEdit, Context, Edit, ModelEdit, Unfreeze, Watch, WeightEdit
 from deltaproof.methods.hooks import hook_up
 from deltaproof.seeding import generator
 
 _PROMPTS = ("input_ids", "inputs", "inputs_embeds")
 """Under which names `generate` takes a prompt."""
+_ATTACHED = "_deltaproof_attached"
+"""On a model: what is attached to it, in a tuple, which torch does not look into."""
 
 
 class Tuned(nn.Module):
@@ -185,6 +187,7 @@ class Tuned(nn.Module):
 
     def _release(self) -> None:
         self.unhook()
+        vars(self.backbone.model).pop(_ATTACHED, None)
         self.sites, self.edits = [], nn.ModuleList()
 
     def unhook(self) -> None:
@@ -197,19 +200,22 @@ class Tuned(nn.Module):
         """Let the edits act; `attach` calls this once."""
         by_path: dict[str, list[tuple[Site, Edit]]] = defaultdict(list)
         in_attention: list[tuple[Site, AttentionEdit]] = []
+        wrapping: list[ModelEdit] = []
         for site, edit in self.placed():
             if isinstance(edit, ModelEdit):
-                self.model = edit.wrap(self.model, self.backbone.head)
+                wrapping.append(edit)
             elif isinstance(edit, AttentionEdit) and site is not None:
                 in_attention.append((site, edit))
             elif site is not None:
                 by_path[site.path].append((site, edit))
+        if in_attention:  # first, as some models refuse it, and a wrapper would stay on
+            self._hooks.append(edit_attention(self.backbone, in_attention, self.context))
+        for edit in wrapping:
+            self.model = edit.wrap(self.model, self.backbone.head)
         for model in dict.fromkeys((self.model, self.backbone.model)):  # peft's prefixes go past the inner one's hooks
             self._hooks.append(model.register_forward_pre_hook(self._read_call, with_kwargs=True))
         for path, here in by_path.items():
             self._hooks += hook_up(self.backbone.module(path), here, self.context, self.backbone.module)
-        if in_attention:
-            self._hooks.append(edit_attention(self.backbone, in_attention, self.context))
 
     def _read_call(self, model: Any, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         if inputs:  # arguments without names
@@ -230,24 +236,44 @@ def place_names(sites: Iterable[Site | None]) -> list[str]:
     return names
 
 
-def attach(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
+def attach(backbone: Backbone, method: "Method | str | dict[str, Any]", seed: int = 0) -> Tuned:
     """Freeze the base, put the method's edits in place and unfreeze what it trains; every method trains the head.
 
     The start values depend on `seed` and the place alone, whatever was attached before and wherever the model lies:
     methods that start alike, such as LoRA at two scales, have the same start, so that they are compared in pairs.
+
+    Args:
+        method: itself, or as one types it: `lora(rank=16)`.
+    Raises:
+        ConfigError: the method does not go with the model, or another one is attached to it.
     """
-    tuned = place(backbone, method)
+    _check_free(backbone)
+    tuned = place(backbone, method_from(method))
     for (site, edit), name in zip(tuned.placed(), tuned.places(), strict=True):
         weight = weight_of(backbone.module(site), site).detach() if site is not None and site.has_weight else None
         edit.start(weight, generator(seed, "method", name))
     tuned.edits.to(next(backbone.model.parameters()).device)
-    tuned.hook_up()
+    try:
+        tuned.hook_up()
+    except BaseException:
+        tuned.unhook()  # those of the edits that fitted
+        raise
+    vars(backbone.model)[_ATTACHED] = (tuned,)
     return tuned
+
+
+def _check_free(backbone: Backbone) -> None:
+    """A second method would act on top of the first, while each is counted, saved and merged by itself."""
+    if found := vars(backbone.model).get(_ATTACHED):
+        raise ConfigError(
+            f"one method at a time may be attached to a model, `{found[0].method.label}` is attached to "
+            f"`{backbone.name}` already; `detach()` that one first, or attach both at once with `together(...)`"
+        )
 
 
 def place(backbone: Backbone, method: Method) -> Tuned:
     """The method's edits in their places, the base frozen and what is trained unfrozen; no edit has started or acts."""
-    placed = list(method.edits(backbone))
+    placed = placed_edits(backbone, method)
     backbone.model.requires_grad_(False)
     parameters = dict(backbone.model.named_parameters())
     for path in backbone.head:
@@ -255,3 +281,22 @@ def place(backbone: Backbone, method: Method) -> Tuned:
     for name in (name for _, edit in placed if isinstance(edit, Unfreeze) for name in edit.names):
         parameters[name].requires_grad_(True)
     return Tuned(backbone, method, placed)
+
+
+def placed_edits(backbone: Backbone, method: Method) -> list[tuple[Site | None, Edit]]:
+    """The method's edits with their sites.
+
+    Raises:
+        ConfigError: the method does not go with the model, or watches a site twice.
+    """
+    placed = list(method.edits(backbone))
+    watched: set[tuple[type[Edit], str]] = set()
+    for site, edit in placed:
+        if isinstance(edit, Watch) and site is not None:
+            if (type(edit), site.name) in watched:
+                raise ConfigError(
+                    f"one penalty of a kind may act at a place, `{method.label}` has two at {site.name}, where they "
+                    f"would count twice; leave one out, or keep them to different `layers`"
+                )
+            watched.add((type(edit), site.name))
+    return placed
