@@ -97,7 +97,8 @@ def test_layers_may_have_penalties_of_their_own():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("only(density_penalty(lora), ['query'])", r"`only\(.*\)`: a density needs the role `activation`, .*; keep the method inside .*`density_penalty\(only\(lora, roles=\['query'\]\)\)`"),
+    ("only(density_penalty(lora), ['query'])",
+     r"a density needs the role `activation`, .*; keep the method inside .*`density_penalty\(only\(lora, roles="),
     ("only(serial, ['query'])", r"must hold places that it uses, got query; name ffn_norm as well"),
     ("only(lora, ['norm'])", r"got norm; name one or more of query, key, value, .* as well"),
     ("on_layers(lora(layers=[0]), [1])", r"got \[1\], where it uses \[0\]; name layers that are in both"),
