@@ -6,7 +6,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from deltaproof.cli import capacity, compare, demo, diagnose, importing, listing, predict, report, scale, show, train
+from deltaproof.cli import (
+    capacity,
+    compare,
+    demo,
+    diagnose,
+    gate,
+    importing,
+    listing,
+    predict,
+    report,
+    scale,
+    show,
+    train,
+)
 from deltaproof.errors import ConfigError, DeltaproofError
 
 DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -51,6 +64,7 @@ app.command("predict")(predict.predict)
 app.command("scale")(scale.scale)
 app.command("capacity")(capacity.capacity)
 app.command("diagnose")(diagnose.diagnose)
+app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("list")(listing.list_)
 app.command("show")(show.show)

@@ -54,7 +54,7 @@ def load_tuned(
             f"`{folder}` must be a folder that `train` or `compare` saved, found no {FACTS}; "
             f"name one such as `runs/NAME/best`"
         )
-    task, spec = _read_facts(path)
+    task, spec = read_facts(path)
     labels = list(task.labels) if task.labels else None
     is_full = spec["method"]["name"] == "full"
     source = str(Path(folder).resolve()) if is_full else base or spec["model"]["name"]
@@ -73,7 +73,12 @@ def load_tuned(
     return tuned.eval(), task, spec
 
 
-def _read_facts(path: Path) -> tuple[TextTask, dict[str, Any]]:
+def read_facts(path: Path) -> tuple[TextTask, dict[str, Any]]:
+    """The task, and the spec it was trained by.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         return TextTask.from_json(facts["task"]), facts["spec"]

@@ -39,9 +39,13 @@ class Checkpoint(Mapping[str, Tensor]):
         """From the file's header: the tensor is not read."""
         return tuple(self._where[name].get_slice(name).get_shape())
 
+    def stored_type(self, name: str) -> str:
+        """In the words of safetensors, such as `BF16`, from the header."""
+        return str(self._where[name].get_slice(name).get_dtype())
+
     def is_float(self, name: str) -> bool:
         """Whether it is a weight in a floating type that can be reckoned with, told from the header."""
-        return self._where[name].get_slice(name).get_dtype() in ("F64", "F32", "F16", "BF16")
+        return self.stored_type(name) in ("F64", "F32", "F16", "BF16")
 
 
 def open_model(name_or_path: str, revision: str | None = None) -> Checkpoint:
