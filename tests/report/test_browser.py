@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from synthetic_studies import build_studies
 
+from deltaproof.records.store import Store
 from deltaproof.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,7 +34,13 @@ STUDIES = {
     },
     "regression": {"kind": "regression", "labels": None},
     "multilabel": {"kind": "multilabel", "labels": ("anger", "joy", "fear"), "endings": {"lora": "diverged"}},
+    "capacity": {"methods": ("full", "lora", "bitfit", "prefix", "head")},
+    "capacity, fourteen methods": {
+        "methods": ("full", *(LONG.replace("16", f"{n}") for n in range(11)), "bitfit", "head")
+    },
 }
+N_LAYERS = {"capacity": 6, "capacity, fourteen methods": 12}
+"""Of the experiments that have studies of capacity."""
 # The page forbids scripts, so the measuring is done by a page around it.
 HARNESS = """<!DOCTYPE html><body>{frames}<pre id="found"></pre><script>
 const wide = (frame) => {{
@@ -58,9 +66,12 @@ def browse(address: str, profile: Path, *options: str) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-@pytest.fixture(params=STUDIES.values(), ids=STUDIES)
+@pytest.fixture(params=STUDIES)
 def report(request, table_of):
-    return write_report(table_of(**request.param))
+    table = table_of(**STUDIES[request.param])
+    if request.param in N_LAYERS:
+        build_studies(Store(table.folder), n_layers=N_LAYERS[request.param])
+    return write_report(table)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,6 +1,7 @@
 """Names and numbers of the report, beyond those of `experiments/wording.py`."""
 
 import math
+from collections.abc import Iterable
 
 from deltaproof.experiments import wording
 from deltaproof.metrics import Metric
@@ -97,3 +98,35 @@ def plural(n: int, what: str) -> str:
     ('1 seed', '3 seeds')
     """
     return f"{n:,} {what}{'' if n == 1 else 's'}".replace(",", "\u202f")
+
+
+def sentence(text: str) -> str:
+    """A clause as a sentence of its own.
+
+    >>> sentence("rank 8 keeps it"), sentence("")
+    ('Rank 8 keeps it.', '')
+    """
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) or not text else ".")
+
+
+def power_of_ten(exponent: float) -> str:
+    """A power of ten, to the nearest whole exponent.
+
+    >>> power_of_ten(-12.3), power_of_ten(0)
+    ('10⁻¹²', '1')
+    """
+    whole = round(exponent)
+    return "10" + str(whole).translate(_RAISED) if whole else "1"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there; None where none is.
+
+    >>> mean_of([1.0, None, 2.0]), mean_of([None])
+    (1.5, None)
+    """
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None

@@ -68,5 +68,9 @@ class Study:
         styles |= {row.name: Style("axis", "plus", hollow=True) for row in self.table.baselines}
         return styles
 
+    def style(self, name: str) -> Style:
+        """Of a contestant that a study names; a plain one where the table no longer has it."""
+        return self.styles.get(name, Style("muted", "plus", hollow=True))
+
     def label(self, index: int) -> str:
         return self.labels[index] if index < len(self.labels) else str(index)

@@ -5,18 +5,22 @@ from typing import Any
 
 from deltaproof.experiments.wording import score, share, signed
 from deltaproof.metrics import METRICS
-from deltaproof.studies.displacement import median_of
+from deltaproof.studies.quantiles import median_of
 
 Result = dict[str, Any]
 
 
 def capacity_text(results: dict[str, Result]) -> str:
     """What each study found; one that could not be made says why."""
-    paragraphs = []
-    for name, result in results.items():
-        said = [result["reason"]] if result.get("applicable") is False else _SENTENCES[name](result)
-        paragraphs.append("\n".join([_TITLES[name], *(f"- {sentence}" for sentence in said)]))
-    return "\n\n".join(paragraphs)
+    return "\n\n".join(
+        "\n".join([TITLES[name], *(f"- {sentence}" for sentence in sentences(name, result))])
+        for name, result in results.items()
+    )
+
+
+def sentences(name: str, result: Result) -> list[str]:
+    """What one study found, for the terminal and for the page: a sentence per method, or why it could not be made."""
+    return [result["reason"]] if result.get("applicable") is False else _SENTENCES[name](result)
 
 
 def _expressivity(result: Result) -> list[str]:
@@ -152,7 +156,7 @@ _SENTENCES: dict[str, Callable[[Result], list[str]]] = {
     "path": _path,
     "forgetting": _forgetting,
 }
-_TITLES = {
+TITLES = {
     "expressivity": "Does a low rank bind?",
     "spectra": "What are the updates made of?",
     "displacement": "How far did the answers move, and how far may they have?",

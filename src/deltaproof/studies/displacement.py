@@ -5,7 +5,6 @@ the relative change of its output; the theorem's bound and how tight it is; and 
 the example lies, which is what a largest slope over all inputs stands in for.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from deltaproof.seeding import generator
 from deltaproof.stats import mean_interval
 from deltaproof.studies.kept_models import Bed, KeptModel, kept_models
 from deltaproof.studies.movement import Displacement, measure_displacement
+from deltaproof.studies.quantiles import QUANTILES
 from deltaproof.studies.same_head import SAME_HEAD, base_with_head, below_the_head
 from deltaproof.tasks.text import Encoded
 from deltaproof.theory.bounds import Reach
@@ -32,7 +32,6 @@ N_LIPSCHITZ = 32
 """Examples at which slopes are measured: each costs a backward pass per logit."""
 MANY_LOGITS, N_ITERATIONS = 16, 10
 """Above so many logits, the slope comes from power iteration in place of the whole Jacobian."""
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def log10_bounds(
@@ -170,8 +169,3 @@ def _quantiles(values: Sequence[np.ndarray]) -> list[float] | None:
     """At QUANTILES over seeds and examples; None where there is no margin, or a model is flat."""
     joined = np.concatenate(list(values))
     return [float(value) for value in np.quantile(joined, QUANTILES)] if np.isfinite(joined).all() else None
-
-
-def median_of(values: Sequence[float] | None) -> float:
-    """The middle one of `QUANTILES`; nan for None."""
-    return math.nan if values is None else values[QUANTILES.index(0.5)]

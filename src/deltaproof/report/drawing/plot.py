@@ -67,7 +67,7 @@ class Plot:
         self.x = Scale(x.low, x.high, self.left, self.right, x.log)
         self.y = Scale(y.low, y.high, bottom, top, y.log)
         self._horizontal(y, y_labels)
-        self._vertical(x)
+        draw_x_axis(self.drawing, x, self.x, self.bottom)
 
     def at(self, x: float, y: float) -> Point:
         return self.x(x), self.y(y)
@@ -79,16 +79,19 @@ class Plot:
             self.drawing.text((self.left - 6, y + 4), text, "end", "muted", SMALL)
         self.drawing.text((0, 12), axis.title, colour="muted", size=SMALL, fit=self.drawing.width)
 
-    def _vertical(self, axis: Axis) -> None:
-        self.drawing.line((self.left, self.bottom), (self.right, self.bottom), "axis")
-        labels = axis.labels(self.x)
-        room = self.right - self.left
-        while len(labels) > 2 and sum(text_width(text, SMALL) + 12 for _, text in labels) > room:
-            labels = labels[::2]
-        for tick, text in labels:
-            x = self.x(tick)
-            self.drawing.line((x, self.bottom), (x, self.bottom + 4), "axis")
-            half = text_width(text, SMALL) / 2
-            self.drawing.text((min(x, self.drawing.width - half), self.bottom + 16), text, "middle", "muted", SMALL)
-        middle = (self.left + self.right) / 2
-        self.drawing.text((middle, self.drawing.height - 4), axis.title, "middle", "muted", SMALL, fit=room)
+
+def draw_x_axis(drawing: Drawing, axis: Axis, scale: Scale, bottom: float) -> list[float]:
+    """The line, its ticks and texts, as many as have room, and the title at the drawing's foot; where the ticks are."""
+    drawing.line((scale.start, bottom), (scale.end, bottom), "axis")
+    labels = axis.labels(scale)
+    room = scale.end - scale.start
+    while len(labels) > 2 and sum(text_width(text, SMALL) + 12 for _, text in labels) > room:
+        labels = labels[::2]
+    for tick, text in labels:
+        x = scale(tick)
+        drawing.line((x, bottom), (x, bottom + 4), "axis")
+        half = text_width(text, SMALL) / 2
+        drawing.text((min(x, drawing.width - half), bottom + 16), text, "middle", "muted", SMALL)
+    middle = (scale.start + scale.end) / 2
+    drawing.text((middle, drawing.height - 4), axis.title, "middle", "muted", SMALL, fit=room)
+    return [scale(tick) for tick, _ in labels]

@@ -134,8 +134,9 @@ class Drawing:
             rx=radius,
         )
 
-    def polygon(self, points: Sequence[Point], fill: str) -> None:
-        self.add("path", d="M" + "L".join(f"{number(x)} {number(y)}" for x, y in points) + "Z", fill=fill)
+    def polygon(self, points: Sequence[Point], fill: str, opacity: float = 1) -> None:
+        d = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points) + "Z"
+        self.add("path", d=d, fill=fill, fill_opacity=opacity)
 
     def marker(self, at: Point, style: Style, radius: float = 4.5, title: str = "") -> None:
         if not style.shape:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from deltaproof.experiments.row import Row
-from deltaproof.report.drawing.plot import PANEL
-from deltaproof.report.drawing.svg import Drawing, fitted, text_width
+from deltaproof.report.drawing.heatmap import HeatCell, heat_map
+from deltaproof.report.drawing.svg import Drawing
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Grid, grid
 from deltaproof.report.study import Study
@@ -14,8 +14,6 @@ MOST_CLASSES = 20
 _MOST_PAIRS = 20
 _WORTH_TELLING = 0.03
 """Cells too small for their count show it on pointing, from this share of their row on; the table has all."""
-_DEEPEST = 0.5
-"""Opacity of a cell that holds its whole row: dark text stays readable on it."""
 
 
 def matrix(study: Study, row: Row) -> np.ndarray:
@@ -85,44 +83,19 @@ def _description(counts: np.ndarray, study: Study) -> str:
 
 
 def _draw(counts: np.ndarray, study: Study) -> Drawing:
-    n, width = len(counts), PANEL
-    names = [study.label(index) for index in range(n)]
-    size = 11 if n <= 12 else 9
-    left = min(92.0, max(text_width(name, size) for name in names)) + 22
-    cell = (width - left - 4) / n
-    height = min(cell, 46.0)
-    turned = any(text_width(name, size) > cell - 4 for name in names)
-    head = (min(70.0, max(text_width(name, size) for name in names)) + 6 if turned else 16) + 16
-    drawing = Drawing(width, head + n * height + 6)
-    drawing.text((left + n * cell / 2, 10), "answered", "middle", "muted", 11)
-    drawing.text((10, head + n * height / 2), "true", "middle", "muted", 11, turned=True)
-    for index, name in enumerate(names):
-        x, y = left + (index + 0.5) * cell, head + (index + 0.5) * height
-        if turned:
-            drawing.text((x + 4, head - 5), name, colour="ink", size=size, fit=68, turned=True)
-        else:
-            drawing.text((x, head - 6), name, "middle", "ink", size)
-        drawing.text((left - 6, y + 4), fitted(name, 92, size), "end", "ink", size)
+    names = [study.label(index) for index in range(len(counts))]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with_counts = cell >= text_width(str(counts.max()), 11) + 2 and n <= 12
-    for true in range(n):
-        for answer in range(n):
-            corner = (left + answer * cell, head + true * height)
-            is_told = not with_counts and shares[true, answer] >= _WORTH_TELLING
-            title = f"{names[true]} answered {names[answer]}: {counts[true, answer]}" if is_told else ""
-            tone = "accent" if true == answer else "bad"
-            if counts[true, answer]:
-                drawing.rect(corner, cell, height, tone, _DEEPEST * float(shares[true, answer]) ** 0.5, title=title)
-            if with_counts:
-                drawing.text(
-                    (corner[0] + cell / 2, corner[1] + height / 2 + 4),
-                    str(counts[true, answer]),
-                    "middle",
-                    "ink",
-                    11,
-                    600 if true == answer else 400,
-                )
-    for index in range(n + 1):
-        drawing.line((left + index * cell, head), (left + index * cell, head + n * height), "line")
-        drawing.line((left, head + index * height), (left + n * cell, head + index * height), "line")
-    return drawing
+    cells = {
+        (true, answer): HeatCell(
+            str(counts[true, answer]),
+            float(shares[true, answer]) ** 0.5,
+            f"{names[true]} answered {names[answer]}: {counts[true, answer]}"
+            if shares[true, answer] >= _WORTH_TELLING
+            else "",
+            "accent" if true == answer else "bad",
+            true == answer,
+        )
+        for true in range(len(counts))
+        for answer in range(len(counts))
+    }
+    return heat_map(names, names, cells, "true", "answered")

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from deltaproof.experiments import wording
 from deltaproof.experiments.row import Row
-from deltaproof.report.drawing.plot import SMALL, Axis, Plot
+from deltaproof.report.drawing.labels import name_points
+from deltaproof.report.drawing.plot import Axis, Plot
 from deltaproof.report.drawing.scales import padded
-from deltaproof.report.drawing.svg import text_width
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import grid
 from deltaproof.report.numbers import interval, metric_name, metric_title, value
@@ -16,7 +16,6 @@ from deltaproof.report.study import Study
 
 _LOG_FROM = 8.0
 """A cost that spans more than this factor is drawn on a logarithmic axis."""
-_Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -140,44 +139,10 @@ def _panel(rows: list[Row], expense: Expense, on_front: set[str], study: Study) 
     for row in rows:
         title = f"{row.name}: {value(scores[row.name].mean, metric.unit)} for {expense.text(costs[row.name])}"
         plot.drawing.marker(plot.at(costs[row.name], scores[row.name].mean), study.styles[row.name], 5.5, title)
-    _name_points(plot, {row.name: plot.at(costs[row.name], scores[row.name].mean) for row in rows}, on_front)
+    name_points(plot, {row.name: plot.at(costs[row.name], scores[row.name].mean) for row in rows}, on_front)
     description = f"{metric_title(metric)} against {expense.title}. " + " ".join(
         f"{row.name}: {value(scores[row.name].mean, metric.unit)} for {expense.text(costs[row.name])}"
         f"{', on the front' if row.name in on_front else ''}."
         for row in rows
     )
     return Panel(expense.heading, description, plot.drawing)
-
-
-def _name_points(plot: Plot, points: dict[str, tuple[float, float]], on_front: set[str]) -> None:
-    """Write names beside points where they hide nothing; the legend names the others."""
-    taken: list[_Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in points.values()]
-    for name, (x, y) in points.items():
-        width = text_width(name, SMALL)
-        right, left, above, below = (
-            x + 7,
-            x - 7 - width,
-            y - 17,
-            y + 5,
-        )  # off the front, which runs level, and the bars, upright
-        places: list[tuple[_Box, str, float]] = [
-            ((right, above, right + width, above + 13), "start", right),
-            ((left, above, left + width, above + 13), "end", x - 7),
-            ((right, below, right + width, below + 13), "start", right),
-            ((left, below, left + width, below + 13), "end", x - 7),
-        ]
-        for box, anchor, at in places:
-            inside = (
-                box[0] >= plot.left
-                and box[2] <= plot.drawing.width
-                and box[1] >= plot.top - 6
-                and box[3] <= plot.bottom
-            )
-            if inside and not any(_overlap(box, other) for other in taken):
-                plot.drawing.text((at, box[3] - 2), name, anchor, "ink", SMALL, 600 if name in on_front else 400)
-                taken.append(box)
-                break
-
-
-def _overlap(a: _Box, b: _Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
