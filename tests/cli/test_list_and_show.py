@@ -43,6 +43,10 @@ def test_capabilities_come_as_json_and_go_to_a_file(tmp_path):
     [
         (["methods", "--only", "lora"], "say what to measure; add `--capabilities`"),
         (["metrics", "--capabilities"], "`--capabilities` is for methods, got `metrics`; write `list methods"),
+        (
+            ["methods", "--capabilities", "--only", "head,lora(rank=4, alpha=2)"],
+            "by name, each with settings that fit tiny models, got `lora(rank=4, alpha=2)`; write `lora`",
+        ),
         (["methods", "--capabilities", "--only", "lorra"], "no method is called `lorra`; did you mean `lora`"),
     ],
 )
@@ -85,3 +89,8 @@ def test_show_of_a_wrong_setting_suggests():
     result = call("show", "pica(rnk=3)")
     assert result.exit_code == 2
     assert "`pica` has no field `rnk`; did you mean `rank`?" in result.stderr
+
+
+def test_show_gives_the_rate_that_tuning_would_try():
+    facts = json.loads(call("show", "together(lora, ln_tune, prefix)", "--json").stdout)
+    assert facts["learning_rate"] == "tuning starts at 0.0017"

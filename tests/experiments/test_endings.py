@@ -80,6 +80,8 @@ def test_everything_failed_gives_no_recommendation_and_keeps_nothing(compared, t
     ("fields", "kind", "message"),
     [
         ({"methods": "lora(rank=1000)"}, ConfigError, "rank <= min"),
+        ({"methods": "head,prompt_tuning(num_virtual_tokens=113)"}, ConfigError, r"<= 128`, .*, got 16 \+ 113; lower"),
+        ({"methods": "prefix_tuning", "gradient_checkpointing": True}, ConfigError, "without the key-value cache"),
         ({"methods": "lora(roles=['attention_query'])"}, ConfigError, "attention_query"),
         ({"metric": "spearman"}, ConfigError, "a metric must suit the task, got `spearman` for classification"),
         ({"metric": "acuracy"}, ConfigError, "did you mean `accuracy`"),

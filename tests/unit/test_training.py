@@ -313,6 +313,13 @@ def test_gradient_checkpointing_sends_no_gradient_where_nothing_is_trained(metho
     assert bool(reached) == is_reached
 
 
+def test_gradient_checkpointing_is_refused_where_a_cache_carries_the_method():
+    """transformers would take the cache from the layers that it computes again, and end in an error of shapes."""
+    run = Small("together(prefix_tuning(num_virtual_tokens=2), ln_tune)", gradient_checkpointing=True).run()
+    with pytest.raises(ConfigError, match=r"`gradient_checkpointing` .* `together.*; turn that off, or choose"):
+        run.begin()
+
+
 def test_gradient_checkpointing_saves_activations():
     def peak(is_on):
         run = Small("full", gradient_checkpointing=is_on).run()

@@ -15,7 +15,10 @@ def list_(
         bool,
         typer.Option("--capabilities", help="Measure what each method can do, on tiny models: some minutes, once."),
     ] = False,
-    only: Annotated[str | None, typer.Option("--only", help="Methods to measure: `lora,vera`. [default: all]")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="Names of methods to measure, without settings: `lora,vera`. [default: all]"),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what was measured before.")] = False,
     out: o.Out = None,
     seed: o.Seed = None,
@@ -68,13 +71,14 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _measure(only: str | None, fresh: bool, quiet: bool) -> dict[str, Any]:
+    from deltaproof.settings import split_expressions
     from deltaproof.testing.capability_table import capability_table
 
     def say(n_done: int, n_names: int, name: str) -> None:
         if not quiet:
             typer.echo(f"measuring {n_done + 1} of {n_names}: {name}", err=True)
 
-    return capability_table([name.strip() for name in (only or "").split(",") if name.strip()], fresh, say)
+    return capability_table(split_expressions(only or ""), fresh, say)
 
 
 def _capabilities_text(table: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from deltaproof.data.run_folder import read_dataset
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Facts, Question
 from deltaproof.methods import method_from
+from deltaproof.methods.peft_bridge import check_room
 from deltaproof.methods.tuned import placed_edits
 from deltaproof.tasks.text import TextTask
 from deltaproof.training.precision import pick_device, pick_precision
@@ -29,12 +30,15 @@ def look(question: Question) -> Facts:
         trust_remote_code=question.trust_remote_code,
         revision=question.revision,
     )
-    for fields in question.methods:
-        placed_edits(backbone, method_from(fields))
+    methods = [method_from(fields) for fields in question.methods]
+    for method in methods:
+        placed_edits(backbone, method)
     notes = list(backbone.notes)
     if task.max_length > backbone.max_length:
         notes.append(f"the model takes {backbone.max_length} tokens at most, so that is the maximum length")
         task = TextTask.from_json({**question.task, "max_length": backbone.max_length})
+    for method in methods:
+        check_room(method, task.max_length, backbone.max_length)  # the test split may hold texts of any length
     dataset = read_dataset(question.folder / "data")
     splits = (dataset.train, dataset.validation)
     cut = [task.encode(backbone.tokenizer, split).truncated_fraction for split in splits]

@@ -67,6 +67,11 @@ class Method(Settings):
         """What to measure of the trained model beyond scores and costs: names in `evaluation.measures.MEASURES`."""
         return ()
 
+    @property
+    def n_added_tokens(self) -> int:
+        """Tokens that the method puts before the text, which take up positions of the model."""
+        return 0
+
     def notes(self, backbone: Backbone) -> list[str]:
         """What a reader should know of this method on this model."""
         return []

@@ -44,6 +44,10 @@ class Wrapper(Method):
     def measures(self) -> tuple[str, ...]:
         return self.inner.measures
 
+    @property
+    def n_added_tokens(self) -> int:
+        return self.inner.n_added_tokens
+
     def notes(self, backbone: Backbone) -> list[str]:
         return self.inner.notes(backbone)
 
@@ -58,7 +62,10 @@ class Together(Method):
     )
     paper = "He et al., 2022, arXiv:2110.04366 (mix-and-match adapters); Zhou et al., 2023, arXiv:2301.12132"
     trains = "the sum of theirs"
-    advice = "To mix what reads the input anew with what changes weights; each part costs its own time."
+    advice = (
+        "Where one method alone falls short: such as adapters for what a layer puts out beside prefixes for what it "
+        "attends to. Each part costs its own time."
+    )
     learning_rate = 1e-3
     start = "as each of them starts"
     where = "where each of them goes"
@@ -83,6 +90,10 @@ class Together(Method):
     @property
     def measures(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for inner in self.methods for name in inner.measures))
+
+    @property
+    def n_added_tokens(self) -> int:
+        return sum(inner.n_added_tokens for inner in self.methods)
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         placed = [pair for inner in self.methods for pair in inner.edits(backbone)]

@@ -16,6 +16,7 @@ from deltaproof.methods.attention import send_a_token
 from deltaproof.methods.base import Method, method
 from deltaproof.methods.context import Context
 from deltaproof.methods.edits import AttentionEdit, Edit
+from deltaproof.methods.prefix import check_length
 
 
 class DeepPrompt(AttentionEdit):
@@ -122,6 +123,7 @@ class DeepPromptTuning(Method):
     """Numbers of the layers that get prompts, from 0; all when left out."""
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
+        check_length(self.length, backbone)
         sites = backbone.sites(["attention"], self.layers)
         for site in sites:
             self._check(backbone, site)

@@ -25,7 +25,7 @@ def describe(text: str) -> dict[str, Any]:
         value = (given or {}).get(field["name"])
         if field["name"] in (given or {}) and _shown(value) != field["default"]:
             field["value"] = _shown(_typed(value))
-    return {**facts, "name": chosen.label, "learning_rate": f"tuning starts at {chosen.grid_centre:g}"}
+    return {**facts, "name": chosen.label, "learning_rate": f"tuning starts at {chosen.grid_centre:.2g}"}
 
 
 def _typed(value: Any) -> Any:
@@ -49,7 +49,7 @@ def _describe(name: str) -> dict[str, Any]:
         for key, field in kind.model_fields.items()
     ]
     facts = {key: getattr(kind, key) for key in _FACTS}
-    return {"name": name, **facts, "learning_rate": f"tuning starts at {kind.learning_rate:g}", "fields": fields}
+    return {"name": name, **facts, "learning_rate": f"tuning starts at {kind.learning_rate:.2g}", "fields": fields}
 
 
 def _describe_peft(name: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _describe_peft(name: str) -> dict[str, Any]:
     ]
     facts = {key: getattr(base, key) for key in _FACTS}
     facts["idea"] = f"{name} of the installed peft, with its own code and defaults."
-    return {"name": name, **facts, "learning_rate": f"tuning starts at {learning_rate:g}", "fields": fields}
+    return {"name": name, **facts, "learning_rate": f"tuning starts at {learning_rate:.2g}", "fields": fields}
 
 
 def _type_name(annotation: Any) -> str:

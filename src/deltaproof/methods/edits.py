@@ -29,6 +29,8 @@ class Edit(nn.Module):
 
     mergeable: bool = False
     """Whether the change can be folded into the model's weights."""
+    recomputable: bool = True
+    """Whether layers may be computed again in the backward pass (gradient checkpointing)."""
 
     def start(self, weight: Tensor | None, generator: torch.Generator) -> None:
         """Set the start values; `weight` is the site's frozen weight, (d_out, d_in), where the site has one."""

@@ -23,7 +23,7 @@ from deltaproof.methods.peft_kinds import (
     peft_types,
 )
 
-__all__ = ["LEARNING_RATES", "Peft", "PeftEdit", "config_kind", "is_peft_type", "peft_types"]
+__all__ = ["LEARNING_RATES", "Peft", "PeftEdit", "check_room", "config_kind", "is_peft_type", "peft_types"]
 
 _OURS = ("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode")
 """Fields of peft's configurations that the experiment sets."""
@@ -75,6 +75,10 @@ class Peft(Method):
     def grid_centre(self) -> float:
         return LEARNING_RATES.get(self.type, self.learning_rate)
 
+    @property
+    def n_added_tokens(self) -> int:
+        return int(getattr(self.peft_config(), "num_virtual_tokens", None) or 0)
+
     def peft_config(self, **defaults: Any) -> Any:
         """The configuration object; what the user set wins over `defaults`."""
         if self.type not in config_kinds():
@@ -99,6 +103,7 @@ class Peft(Method):
             raise ConfigError(f"peft refuses `{self.label}`: {error}; change the field it names") from None
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
+        check_room(self, 1, backbone.max_length)
         defaults = {"task_type": "SEQ_CLS", **self._targets(backbone)}
         config = self.peft_config(**defaults)
         if hasattr(config, "modules_to_save"):
@@ -116,6 +121,15 @@ class Peft(Method):
         if self.type == "ia3":
             targets["feedforward_modules"] = sorted({site.path for site in sites if site.role == "ffn_out"})
         return targets
+
+
+def check_room(method: Method, n_tokens: int, max_length: int) -> None:
+    """Refuse prompts that leave a text of `n_tokens` no room among the model's positions; 0 of them: not known."""
+    if method.n_added_tokens and max_length and n_tokens + method.n_added_tokens > max_length:
+        raise ConfigError(
+            f"`tokens of the text + num_virtual_tokens <= {max_length}`, the most that the model takes, must hold for "
+            f"`{method.label}`, got {n_tokens} + {method.n_added_tokens}; lower `num_virtual_tokens`, or `max_length`"
+        )
 
 
 def _fields_set(config: Any) -> dict[str, Any]:

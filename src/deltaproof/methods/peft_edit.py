@@ -29,6 +29,8 @@ class PeftEdit(ModelEdit):
         seeds = [name for name in vars(config) if name.endswith(("seed", "prng_key"))]
         self.seed_fields = [name for name in seeds if name not in (*given, _DRAWS_IN_THE_FORWARD_PASS)]
         self.kind = str(config.peft_type.value).lower()
+        # prefixes come as a cache, which transformers takes away from layers that are computed again
+        self.recomputable = self.kind != "prefix_tuning"
         self._seed = 0
         self._wrapped: list[Any] = []  # in a list, so that the edit does not own the model's parameters
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
+from deltaproof.errors import ConfigError
 from deltaproof.methods.base import Method, method
 from deltaproof.methods.context import Context
 from deltaproof.methods.edits import AttentionEdit, Edit
@@ -83,6 +84,15 @@ def start_as_linear(weight: Tensor, bias: Tensor, generator: torch.Generator) ->
         nn.init.uniform_(tensor, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5, generator=generator)
 
 
+def check_length(length: int, backbone: Backbone) -> None:
+    """Refuse more learned tokens than the longest text has: they take no positions, but memory in every layer."""
+    if 0 < backbone.max_length < length:
+        raise ConfigError(
+            f"`length <= {backbone.max_length}`, the most tokens that `{backbone.name}` takes, must hold, got "
+            f"{length}; lower `length`"
+        )
+
+
 @method("prefix")
 class PrefixTuning(Method):
     """Learned keys and values in every layer.
@@ -117,6 +127,7 @@ class PrefixTuning(Method):
     """Width of the hidden layer that makes the prefixes, for steadier training; None: they are trained as they are."""
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
+        check_length(self.length, backbone)
         _, n_heads, width = backbone.heads
         sites = backbone.sites(["attention"], self.layers)
         if self.bottleneck is None:

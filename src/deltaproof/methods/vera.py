@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
+from deltaproof.errors import ConfigError
 from deltaproof.methods.base import LinearMethod, method
 from deltaproof.methods.edits import Edit, WeightEdit
 from deltaproof.methods.fingerprint import check_fingerprint, probed
@@ -129,7 +130,17 @@ class VeRA(LinearMethod):
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         sites = self.sites(backbone)
+        for site in sites:
+            self._check_rank(site)
         d_in, d_out = max(site.d_in for site in sites), max(site.d_out for site in sites)
         projections = Projections(self.rank, d_in, d_out, self.projection_seed, self.save_projection)
         for number, site in enumerate(sites):
             yield site, Vectors(site, self, projections, owns=number == 0)
+
+    def _check_rank(self, site: Site) -> None:
+        """A row of the delta is a mix of r random rows: more of them than the matrix has entries add nothing."""
+        if self.rank > site.d_in * site.d_out:
+            raise ConfigError(
+                f"`rank <= d_in * d_out` must hold at {site.name}, got {self.rank} > {site.d_in * site.d_out}, which "
+                f"is every matrix there is; lower `rank`, or leave this site out with `roles`"
+            )

@@ -61,6 +61,11 @@ def capability_table(
 
 def _checked(names: list[str]) -> list[str]:
     for name in names:
+        if "(" in name:
+            raise ConfigError(
+                f"capabilities are measured of methods by name, each with settings that fit tiny models, got `{name}`; "
+                f"write `{name.partition('(')[0]}`, or call `deltaproof.testing.capabilities.capabilities`"
+            )
         if name not in every_name():
             raise ConfigError(f"no method is called `{name}`; {nearest(name, every_name())}")
     return names

@@ -19,7 +19,7 @@ from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.gradient import BatchGradient
 from deltaproof.training.optimizer import adamw
 from deltaproof.training.outcome import Outcome
-from deltaproof.training.recomputing import recompute_activations
+from deltaproof.training.recomputing import check_recomputable, recompute_activations
 from deltaproof.training.resuming import restore, snapshot
 from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
@@ -107,6 +107,7 @@ class Run:
     def begin(self) -> None:
         """Seed what draws without a generator of its own, such as dropout, and tell the edits how long they have."""
         if self.settings.gradient_checkpointing:
+            check_recomputable(self.tuned)
             recompute_activations(self.tuned.backbone, self.tuned.context)
         seed_everything(self.seed, "dropout")
         for _, edit in self.tuned.placed():

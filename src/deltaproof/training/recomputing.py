@@ -5,6 +5,20 @@ from typing import Any
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.errors import ConfigError
 from deltaproof.methods.context import Context
+from deltaproof.methods.tuned import Tuned
+
+
+def check_recomputable(tuned: Tuned) -> None:
+    """Refuse to recompute where a method does not outlive it.
+
+    Raises:
+        ConfigError: the method needs what layers that are computed again do not get.
+    """
+    if not all(edit.recomputable for _, edit in tuned.placed()):
+        raise ConfigError(
+            f"with `gradient_checkpointing` a method must do without the key-value cache, `{tuned.method.label}` hands "
+            f"its prefixes over in it; turn that off, or choose `prefix`, which needs no cache"
+        )
 
 
 def recompute_activations(backbone: Backbone, context: Context | None = None) -> None:
