@@ -89,7 +89,7 @@ def test_the_lead_says_what_was_found_in_the_words_of_the_terminal(table_of):
     )
     assert lead[1].startswith("LoRA trained at rank 8 loses 2.5 points (−3.5 to −1.5) of accuracy against the cut")
     assert "Full fine-tuning changed the weights by 3 % of their norm" in lead[2]
-    assert "3 under lora" in lead[3]
+    assert "3 of 200 under lora" in lead[3]
     # the loosest planted bound is reached to 10^-8 at most
     assert "at least 10⁸ times as far as they did, under full fine-tuning as under" in lead[4]
     assert lead[5].startswith("Of what the base knew, head (+0.1")

@@ -88,8 +88,13 @@ def _spectra_lead(study: Study, result: Result) -> list[str]:
         )
     with_intruders = [m for m in result["methods"] if m["intruders"] and m["intruders"]["n_robust"] >= 0.5]
     if with_intruders:
-        counts = ", ".join(f"{m['intruders']['n_robust']:.0f} under {m['label']}" for m in with_intruders)
-        said.append(f"Intruder dimensions that noise does not explain: {counts}.")
+        most = sorted(with_intruders, key=lambda method: -float(method["intruders"]["n_robust"]))
+        counts = [
+            f"{m['intruders']['n_robust']:.0f} of {m['intruders']['n_examined']:.0f} under {m['label']}"
+            for m in most[:3]
+        ]
+        more = f", fewer under {len(most) - 3} others" if len(most) > 3 else ""
+        said.append(f"Intruder dimensions that noise does not explain: {', '.join(counts)}{more}.")
     elif any(method["intruders"] for method in result["methods"]):
         said.append("No method brought intruder dimensions that noise does not explain.")
     return said
@@ -99,6 +104,8 @@ def _displacement_lead(study: Study, result: Result) -> list[str]:
     bounds = [method["bound"]["log10_tightness_high"] for method in result["methods"] if method["bound"]]
     if not bounds:
         return []
+    if max(bounds) > -1:
+        return [f"Measured movement comes as near as {power_of_ten(max(bounds))} to the capacity theorem's bound."]
     slack = power_of_ten(math.floor(-max(bounds)))
     return [
         f"The capacity theorem's bound would let the answers move at least {slack} times as far as they did, under "

@@ -31,7 +31,8 @@ def captured_figure(study: Study, result: Result) -> Figure:
     methods = compared(result)
     curves = {name_of(method): _known(method, "captured") for method in methods}
     styles = {name_of(method): study.style(method["label"]) for method in methods}
-    chance = captured_by_chance(methods)
+    widest = max((rank for curve in curves.values() for rank, _ in curve), default=0)
+    chance = [(rank, share) for rank, share in captured_by_chance(methods) if rank <= widest]
     everything = {**curves, "chance": chance}
     panels: tuple[Panel, ...] = ()
     if any(curves.values()):

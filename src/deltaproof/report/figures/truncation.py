@@ -15,7 +15,7 @@ from deltaproof.report.numbers import SIGNS, interval, mean_of, metric_name, met
 from deltaproof.report.study import Study
 
 Result = dict[str, Any]
-AT_BUDGET = Style("accent", "up")
+AT_BUDGET = Style("muted", "circle", hollow=True)
 REST_AT_BASE = Style("warn", "down", hollow=True)
 _LINES = (("validation_rest_at_base", REST_AT_BASE), ("validation_at_budget", AT_BUDGET))
 
@@ -49,10 +49,9 @@ def verdicts(result: Result) -> Grid:
     metric, scores = METRICS[result["metric"]], result["test"]["scores"]
     rank = result["chosen_rank"]
     lora = (result["lora"] or {}).get("label", "")
-    names = {"full": "full update", "truncated": f"cut to rank {rank}", "lora": f"{lora}, trained"}
     meanings = {
-        "expressivity": "what this rank cannot express",
-        "optimisation": "what training at a low rank missed of it",
+        "expressivity": f"from the full update to its cut to rank {rank}: what that rank cannot express",
+        "optimisation": f"from that cut to {lora}: what training at a low rank missed",
     }
     lines: list[list[str | Cell]] = []
     for kind, gap in result["test"]["gaps"].items():
@@ -64,8 +63,8 @@ def verdicts(result: Result) -> Grid:
         lines.append(
             [
                 Cell(kind, meanings[kind]),
-                Cell(value(before, metric.unit), names[gap["against"]]),
-                Cell(value(after, metric.unit), names[gap["of"]]),
+                value(before, metric.unit),
+                value(after, metric.unit),
                 difference,
                 verdict,
             ]

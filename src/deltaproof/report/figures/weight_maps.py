@@ -57,9 +57,10 @@ QUANTITIES = (
     Quantity(
         "change-sizes",
         "How large each change is",
-        "Spectral norm of the change as a share of the weight's own, |D|₂ / |W0|₂ in %, mean over the seeds. Deep "
-        "cells are where a method works: what it leaves pale could be left out. A low-rank change of the same total "
-        "size has a larger spectral norm, since it is spread over fewer directions.",
+        "Spectral norm of the change as a share of the weight's own, |D|₂ / |W0|₂ in %, mean over the seeds. Strong "
+        "tints are where a method works; rows and columns with little tint are candidates to leave out, with "
+        "`on_layers(…)` or fewer roles. At the same total size a change of low rank has the larger spectral norm, "
+        "since it is spread over fewer directions.",
         lambda row: row["ratio_2"],
         _percent,
         "%",
@@ -69,7 +70,7 @@ QUANTITIES = (
         "ranks-over-noise",
         "How many directions each change needs",
         "r90, the rank that holds 90 % of a change's energy, in % of what Gaussian noise of the same shape would need; "
-        "mean over the seeds. Near 100 the rank says no more than that of noise would; pale cells are changes of few "
+        "mean over the seeds. Near 100 the rank says no more than that of noise would; weak tints are changes of few "
         "directions, which a low rank could hold.",
         lambda row: row["r90_over_noise"],
         _percent,
