@@ -12,15 +12,30 @@ from scipy import stats as scipy_stats
 
 import deltaproof
 from deltaproof.data.run_folder import read_dataset
+from deltaproof.data.split_file import read_split
 from deltaproof.errors import DataError, RecordError
+from deltaproof.evaluation.predict import predict
 from deltaproof.experiments import other_versions, specs
 from deltaproof.experiments.engines.local import LocalEngine
 from deltaproof.experiments.jobs import Job
-from deltaproof.experiments.run import run
+from deltaproof.experiments.reporter import Reporter
+from deltaproof.experiments.run import run, use_threads
 from deltaproof.experiments.table import table_from
 from deltaproof.experiments.tuning import best_rate
 from deltaproof.records.store import Store
+from deltaproof.saving.folder import load_tuned
 from small import FAST, essence
+
+
+class Sayings(Reporter):
+    """Remembers what it was told in words."""
+
+    def __init__(self):
+        self.texts = []
+
+    def say(self, text):
+        self.texts.append(text)
+
 
 PLAN = {**FAST, "methods": "full,lora(rank=2),head", "trials": 3, "seeds": 2, "margin": 0.05}
 
@@ -155,6 +170,41 @@ def test_the_same_call_again_measures_nothing_and_says_the_same(finished, bert, 
     again = deltaproof.compare(model=bert, data=reviews_csv, out=folder, **PLAN)
     assert {path: path.stat().st_mtime_ns for path in (folder / "records").iterdir()} == times
     assert again.to_json() == table.to_json() == table_from(Store(folder)).to_json()
+
+
+def test_models_that_were_not_kept_come_back_when_they_are_asked_for(finished, bert, reviews_csv, tmp_path):
+    """Trained again they answer to the bit as on record, and neither a record nor the sealed test split is touched."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder, symlinks=True)
+    before = essence(folder)
+    times = {path: path.stat().st_mtime_ns for path in (folder / "records").iterdir()}
+    kept = {path.name for path in (folder / "tuned").iterdir()}
+    said = Sayings()
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder, keep="all", reporter=said, **PLAN)
+    finals = records_of(folder, "final")
+    assert {path.name for path in (folder / "tuned").iterdir()} == {record.spec.key for record in finals}
+    assert sum("training again for its model" in text for text in said.texts) == len(finals) - len(kept) == 3
+    assert essence(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in (folder / "records").iterdir()} == times
+    for record in finals:
+        tuned, task, _ = load_tuned(folder / "tuned" / record.spec.key)
+        test = read_split(folder / "data" / "test.parquet", "test")
+        rows = task.encode(tuned.backbone.tokenizer, test)
+        use_threads(record.spec)
+        outputs = predict(tuned, task, rows, tuned.backbone.tokenizer.pad_token_id, 32, "fp32")
+        np.testing.assert_array_equal(outputs, Store(folder).predictions(record.spec.key).outputs)
+
+
+def test_a_training_that_goes_another_way_brings_no_model_back(finished, bert, reviews_csv, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder, symlinks=True)
+    record = next(r for r in records_of(folder, "final") if not (folder / "tuned" / r.spec.key).exists())
+    path = Store(folder).record_path(record.spec.key)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "history": []}))
+    said = Sayings()
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder, keep="all", reporter=said, **PLAN)
+    assert not (folder / "tuned" / record.spec.key).exists()
+    assert any("must go as on record" in text and "a new folder with `--keep all`" in text for text in said.texts)
 
 
 def test_a_method_that_joins_later_finds_the_others_runs(finished, bert, reviews_csv, tmp_path):

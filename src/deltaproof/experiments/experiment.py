@@ -3,8 +3,10 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from deltaproof.errors import RecordError
 from deltaproof.experiments.baselines import BASELINES, measure_baseline
 from deltaproof.experiments.document import new_document, now, trials_before, write_document
 from deltaproof.experiments.engines.local import LocalEngine
@@ -17,7 +19,7 @@ from deltaproof.experiments.estimate import (
     workers_in_memory,
 )
 from deltaproof.experiments.jobs import Job
-from deltaproof.experiments.kept import keep_best
+from deltaproof.experiments.kept import is_kept, keep_best, to_keep
 from deltaproof.experiments.other_versions import left_out
 from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.resolve import Resolved
@@ -122,7 +124,23 @@ class Experiment:
         finals = self._side_by_side(lambda spec: self._run(spec, keep=self.plan.keep != "none"), specs)
         if self.plan.keep == "best":
             keep_best(self.store, finals, self.metric)
+        self._restore_models(finals)
         return [*trials, *finals]
+
+    def _restore_models(self, finals: list[Record]) -> None:
+        """Train again what the plan keeps but an earlier call with other wishes did not; the records stay."""
+        wanted = to_keep(finals, self.metric, self.plan.keep)
+        self._side_by_side(self._restore, [record for record in wanted if not is_kept(self.store, record.spec.key)])
+
+    def _restore(self, record: Record) -> None:
+        spec = record.spec
+        with self._lock:
+            self.reporter.say(f"{spec.contestant}, seed {spec.seed}: training again for its model, which was not kept")
+        try:
+            self.engine.run(replace(self._job(spec), restore=True), lambda *values: self._on_progress(spec, *values))
+        except RecordError as error:
+            with self._lock:
+                self.reporter.say(str(error))
 
     def _tune(self, entry: Entry) -> list[Record]:
         """Choose the learning rate on validation, each contestant with the same number of trials."""

@@ -17,6 +17,8 @@ class Job:
     device: str
     keep: bool = False
     """Whether to save the tuned model under `tuned/<key>`."""
+    restore: bool = False
+    """Whether to train again where the record stands but the tuned model does not."""
     trust_remote_code: bool = False
 
 

@@ -15,6 +15,16 @@ def tuned_folder(store: Store, key: str) -> Path:
     return store.folder / "tuned" / key
 
 
+def is_kept(store: Store, key: str) -> bool:
+    """Whether a run's tuned model stands on disk, whole: its facts are written last."""
+    return (tuned_folder(store, key) / "deltaproof.json").exists()
+
+
+def to_keep(records: Sequence[Record], metric: Metric, keep: str) -> list[Record]:
+    """Of one contestant's final runs, those whose tuned models the plan keeps."""
+    return {"none": [], "best": by_validation(records, metric)[:1]}.get(keep, by_validation(records, metric))
+
+
 def by_validation(records: Sequence[Record], metric: Metric) -> list[Record]:
     """The runs that came through, best validation score first."""
     done = [record for record in records if record.status == "done"]
@@ -33,7 +43,7 @@ def point_to_best(store: Store, table: Table) -> Path | None:
     name, link = table.recommendation.name, store.folder / "best"
     keys = table.row(name).keys if name is not None else ()
     records = [record for key in keys if (record := store.find(key)) is not None]
-    kept = [record for record in by_validation(records, table.metric) if tuned_folder(store, record.spec.key).exists()]
+    kept = [record for record in by_validation(records, table.metric) if is_kept(store, record.spec.key)]
     if not kept:
         link.unlink(missing_ok=True)
         return None

@@ -92,7 +92,8 @@ class Plan(Settings):
     require: tuple[str, ...] = ()
     """Gates, such as `lora.accuracy >= full.accuracy - 0.01`; the command ends with code 3 if one fails."""
     keep: Literal["best", "all", "none"] = "best"
-    """Which tuned models stay on disk: each contestant's best on validation, every one, or none."""
+    """Which tuned models stay on disk: each contestant's best on validation, every one, or none. What an
+    earlier call did not keep is trained again, without touching its record."""
 
     @pydantic.field_validator("methods", mode="before")
     @classmethod

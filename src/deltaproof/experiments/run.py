@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +12,13 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.load import load_backbone
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.run_folder import read_dataset
+from deltaproof.errors import RecordError
 from deltaproof.evaluation.efficiency import flops_per_token, latency_seconds, stored_bytes
 from deltaproof.evaluation.measures import measured
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Job
+from deltaproof.experiments.kept import is_kept, tuned_folder
 from deltaproof.memory import PeakMemory, is_out_of_memory
 from deltaproof.methods import Method, method_from
 from deltaproof.methods.tuned import Tuned, attach
@@ -64,9 +66,10 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
     with store.lock(job.spec.key):
         found = store.find(job.spec.key)
         if found is not None and found.status != "failed":
+            if job.restore and found.status == "done" and not is_kept(store, job.spec.key):
+                _restore(job, store, found, progress)
             return found
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             record, predictions = _measure(job, store, progress)
         except Exception as error:
@@ -80,13 +83,26 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
         return record
 
 
-def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predictions | None]:
+@dataclass(frozen=True)
+class _Trained:
+    """A training that is over, and what it was made of."""
+
+    dataset: Dataset
+    task: TextTask
+    method: Method
+    tuned: Tuned
+    train_rows: Encoded
+    validation_rows: Encoded
+    outcome: Outcome
+    base_measurements: Measurements
+
+
+def _train(job: Job, store: Store, progress: Progress) -> _Trained:
     spec, device = job.spec, pick_device(job.device)
-    precision = spec.training["precision"]
     use_threads(spec)
-    accelerator = accelerator_for(device, precision)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    accelerator = accelerator_for(device, spec.training["precision"])
     dataset = read_dataset(store.folder / "data")
-    memory = PeakMemory(device)
     method, task, settings = method_from(spec.method), TextTask.from_json(spec.task), loop_settings(spec)
     backbone = load_for(spec, job.trust_remote_code)
     train_rows = task.encode(backbone.tokenizer, dataset.train)
@@ -106,7 +122,15 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
         Checkpoint(store.folder / "checkpoints" / spec.key),
         progress,
     )
-    notes = [*backbone.notes, *method.notes(backbone), *outcome.notes]
+    return _Trained(dataset, task, method, tuned, train_rows, validation_rows, outcome, before)
+
+
+def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predictions | None]:
+    spec, precision = job.spec, job.spec.training["precision"]
+    memory = PeakMemory(pick_device(job.device))
+    made = _train(job, store, progress)
+    tuned, backbone, task, outcome = made.tuned, made.tuned.backbone, made.task, made.outcome
+    notes = [*backbone.notes, *made.method.notes(backbone), *outcome.notes]
     peak, device_peak = memory.host_bytes(), memory.device_bytes()
     if outcome.diverged:
         return Record(spec, "diverged", history=outcome.history, notes=notes), None
@@ -114,18 +138,35 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     measurements: Measurements = {}
     predictions: Predictions | None = None
     if spec.stage == "final":
-        test_scores, predictions = _final_evaluation(dataset, tuned, task, spec, precision)
-        measurements = before | measured(
-            method.measures, tuned, backbone, validation_rows, 2 * spec.training["batch_size"], precision
+        test_scores, predictions = _final_evaluation(made.dataset, tuned, task, spec, precision)
+        measurements = made.base_measurements | measured(
+            made.method.measures, tuned, backbone, made.validation_rows, 2 * spec.training["batch_size"], precision
         )
         if job.keep:
-            save_tuned(tuned, task, spec, store.folder / "tuned" / spec.key)
-    cost = _cost(tuned, task, train_rows, outcome, precision, final=spec.stage == "final")
+            save_tuned(tuned, task, spec, tuned_folder(store, spec.key))
+    cost = _cost(tuned, task, made.train_rows, outcome, precision, final=spec.stage == "final")
     cost = replace(cost, peak_memory_bytes=peak, peak_device_memory_bytes=device_peak)
     record = Record(
         spec, "done", outcome.validation, test_scores, outcome.history, cost, measurements=measurements, notes=notes
     )
     return record, predictions
+
+
+def _restore(job: Job, store: Store, record: Record, progress: Progress) -> None:
+    """Train a recorded run again for its tuned model, which was not kept; the record and the test split stay closed.
+
+    Raises:
+        RecordError: this training went another way than the one on record.
+    """
+    made = _train(job, store, progress)
+    Checkpoint(store.folder / "checkpoints" / record.spec.key).clear()
+    if (made.outcome.validation, made.outcome.history) != (record.validation, record.history):
+        raise RecordError(
+            f"a training that is repeated must go as on record, that of `{record.spec.contestant}` with seed "
+            f"{record.spec.seed} did not on this machine, so its tuned model is not had again; compare in a new folder "
+            f"with `--keep all`"
+        )
+    save_tuned(made.tuned, made.task, record.spec, tuned_folder(store, record.spec.key))
 
 
 def _base_measurements(

@@ -143,9 +143,7 @@ def _before(bed: Bed, models: Sequence[KeptModel], studies: Sequence[_Study]) ->
     n_finals = sum(len(entry["final"]) for entry in bed.experiment["contestants"] if entry["name"] in _labels(models))
     kept = f"{len(models)} tuned models of {len(_labels(models))} methods"
     if len(models) < n_finals:
-        kept += (
-            f" ({n_finals - len(models)} of {n_finals} were not kept: `--keep all` in a new folder keeps every seed)"
-        )
+        kept += f" ({n_finals - len(models)} of {n_finals} were not kept: `compare … --keep all` trains these again)"
     return [f"{kept}, about {duration(_estimate(bed, models, studies))}"]
 
 
