@@ -11,7 +11,7 @@ from deltaproof.report.drawing.scales import padded
 from deltaproof.report.drawing.svg import Drawing, Style
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Cell, Grid, grid
-from deltaproof.report.numbers import SIGNS, interval, mean_of, metric_name, metric_title, value
+from deltaproof.report.numbers import SIGNS, interval, mean_of, metric_name, metric_title, plural, value
 from deltaproof.report.study import Study
 
 Result = dict[str, Any]
@@ -74,8 +74,9 @@ def verdicts(result: Result) -> Grid:
         ("Gap", "From", "To", "Difference", "Verdict"),
         lines,
         (0, 4),
-        "Intervals at 95 % over seeds and test examples; positive differences are better. Verdicts are against the "
-        f"margin of {wording.amount(result['margin'], metric.unit)}.",
+        f"Intervals at 95 % over {plural(len(scores['full']), 'seed')} and all test examples; positive differences are "
+        f"better. Verdicts are against the margin of {wording.amount(result['margin'], metric.unit)}; where they "
+        "cannot tell, more seeds usually would.",
     )
 
 
