@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from deltaproof.backbones import Site, backbone_of, load_backbone, save_tiny, tiny_backbone, weight_of
 from deltaproof.errors import ConfigError
-from deltaproof.methods import method_from
+from deltaproof.methods import decompositions, method_from
+from deltaproof.methods.decompositions import _decomposed as decomposed
 from deltaproof.methods.pica import InPrincipalSpan, principal_directions
 from deltaproof.methods.tuned import attach
 from deltaproof.records.spec import Spec
@@ -369,6 +370,42 @@ def test_two_at_once_add_up_from_the_same_weights():
 def test_a_rank_above_the_smaller_side_is_refused():
     with pytest.raises(ConfigError, match=r"must hold at model\.layers\.0\.self_attn\.k_proj, got 32 > 16; lower"):
         attach(tiny_backbone("llama"), method_from("pica"))
+
+
+def test_directions_that_were_kept_on_disk_are_those_that_are_made_anew_to_the_bit(tmp_path, monkeypatch):
+    plain = attach(tiny_backbone("llama"), "pica(rank=4)")
+    made = []
+    monkeypatch.setattr(decompositions, "_decomposed", lambda *given: made.append(1) or decomposed(*given))
+    for n_made in (10, 10):  # five roles in two layers
+        with decompositions.decompositions_in(tmp_path):
+            again = attach(tiny_backbone("llama"), "pica(rank=4)")
+        assert len(made) == n_made
+        for (site, one), (_, two) in zip(plain.placed(), again.placed(), strict=True):
+            assert torch.equal(one.p, two.p), site.name
+            assert torch.equal(one.fingerprint, two.fingerprint), site.name
+    attach(tiny_backbone("llama"), "pica(rank=4)")
+    assert len(made) == 20, "outside of the block nothing is looked up"
+
+
+def test_what_was_kept_serves_the_same_weight_and_rank_only(tmp_path):
+    w = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    with decompositions.decompositions_in(tmp_path):
+        for weight, rank in [(w, 2), (w, 3), (2 * w, 2), (w.T, 2), (w.bfloat16(), 2)]:
+            wanted = decomposed(weight, rank)
+            for _ in range(2):
+                assert all(map(torch.equal, principal_directions(weight, rank), wanted))
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_file_that_was_torn_is_made_anew(tmp_path):
+    w = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    with decompositions.decompositions_in(tmp_path):
+        wanted = principal_directions(w, 2)
+        (path,) = tmp_path.iterdir()
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9])
+        assert all(map(torch.equal, principal_directions(w, 2), wanted))
+    assert path.read_bytes() == whole
 
 
 def test_layers_of_different_widths_cannot_share_and_both_are_named():

@@ -10,6 +10,7 @@ from deltaproof.experiments.jobs import Job, Probe
 from deltaproof.experiments.run import load_for, loop_settings, use_threads
 from deltaproof.memory import PeakMemory, is_out_of_memory
 from deltaproof.methods import method_from
+from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
 from deltaproof.tasks.text import Encoded, TextTask
@@ -46,7 +47,8 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
     """`clock`: when the probe began."""
     spec = job.spec
     method, task, settings = method_from(spec.method), TextTask.from_json(spec.task), loop_settings(spec)
-    tuned = attach(backbone, method, spec.seed)
+    with decompositions_in(job.folder / "decompositions"):
+        tuned = attach(backbone, method, spec.seed)
     n_trainable, load_seconds = tuned.n_trainable, time.perf_counter() - clock
     accelerator = accelerator_for(pick_device(job.device), spec.training["precision"])
     longest = rows.take((-rows.lengths).argsort(kind="stable")[: settings.batch_size])

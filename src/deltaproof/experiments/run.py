@@ -21,6 +21,7 @@ from deltaproof.experiments.jobs import Job
 from deltaproof.experiments.kept import is_kept, tuned_folder
 from deltaproof.memory import PeakMemory, is_out_of_memory
 from deltaproof.methods import Method, method_from
+from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.metrics import METRICS
 from deltaproof.records.record import Cost, Measurements, Predictions, Record
@@ -109,7 +110,8 @@ def _train(job: Job, store: Store, progress: Progress) -> _Trained:
     validation_rows = task.encode(backbone.tokenizer, dataset.validation)
     before = _base_measurements(method, backbone, validation_rows, spec, device) if spec.stage == "final" else {}
     seed_everything(spec.seed, "run")
-    tuned = attach(backbone, method, spec.seed)
+    with decompositions_in(store.folder / "decompositions"):
+        tuned = attach(backbone, method, spec.seed)
     outcome = train(
         tuned,
         task,

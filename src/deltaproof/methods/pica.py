@@ -12,6 +12,7 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site
 from deltaproof.errors import ConfigError
 from deltaproof.methods.base import LinearMethod, method
+from deltaproof.methods.decompositions import principal_directions
 from deltaproof.methods.edits import Edit, WeightEdit
 from deltaproof.methods.fingerprint import check_fingerprint, probed
 from deltaproof.methods.lora import check_rank
@@ -72,35 +73,6 @@ class InPrincipalSpan(WeightEdit):
     def resume(self, progress: dict[str, Tensor]) -> None:
         self.verify(progress)
         super().resume(progress)
-
-
-@torch.no_grad()
-def principal_directions(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The first right singular vectors of a weight, with signs fixed, and its singular values.
-
-    They come from the eigenvectors of the smaller of W^T W and W W^T, in fp64 whatever the weight's precision: several
-    times faster than a decomposition of W, which only a weight of deficient rank needs.
-
-    Args:
-        weight: (d_out, d_in).
-        rank: how many directions, at most min(d_out, d_in).
-    Returns:
-        (rank, d_in), orthonormal rows in fp32, the largest entry of each positive (the first of those within 1e-6 of
-        it); and (rank + 1,) singular values in fp64, with 0 for one behind the last.
-    """
-    w = (weight.detach().cpu() if weight.device.type == "mps" else weight.detach()).double()  # MPS has no fp64
-    is_wide = w.shape[0] < w.shape[1]
-    squares, vectors = torch.linalg.eigh(w @ w.T if is_wide else w.T @ w)
-    values, vectors = squares.flip(0).clamp_min(0).sqrt(), vectors.flip(1)[:, :rank]
-    if not is_wide:
-        p = vectors.T
-    elif squares[-rank] > 1e-10 * squares[-1]:
-        p = vectors.T @ w / values[:rank, None]
-    else:  # dividing by a vanishing value would leave rounding alone
-        p = torch.linalg.svd(w, full_matrices=False).Vh[:rank]
-    size = p.abs()
-    largest = (size >= (1 - 1e-6) * size.amax(1, keepdim=True)).int().argmax(1, keepdim=True)
-    return (p * p.gather(1, largest).sign()).float(), F.pad(values, (0, 1))[: rank + 1]
 
 
 def _nearest(values: Tensor) -> float:
