@@ -113,7 +113,8 @@ def test_a_hub_id_is_looked_for_below_the_root_under_its_own_name(tmp_path):
     assert below(tmp_path, str(file)) == str(file)
     assert find_below(tmp_path, "glue:rte") is None
     with pytest.raises(
-        DataError, match=r"a local copy of `glue:rte` must lie below it, looked for `.*glue/rte`, `.*rte\.csv`"
+        DataError,
+        match=r"a local copy of `glue:rte` must lie below it, looked for the folder `.*glue/rte` and for a file",
     ):
         below(tmp_path, "glue:rte")
     with pytest.raises(DataError, match="`data_root` must be a folder, found none at"):

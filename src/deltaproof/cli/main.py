@@ -18,12 +18,13 @@ from deltaproof.cli import (
     report,
     scale,
     show,
+    suite,
     train,
 )
 from deltaproof.errors import ConfigError, DeltaproofError
 
 DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-GOES_ON = ("capacity", "compare", "demo", "scale", "train")
+GOES_ON = ("capacity", "compare", "demo", "scale", "suite", "train")
 
 
 class Commands(TyperGroup):
@@ -62,6 +63,7 @@ app.command("compare")(compare.compare)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("scale")(scale.scale)
+app.command("suite")(suite.suite)
 app.command("capacity")(capacity.capacity)
 app.command("diagnose")(diagnose.diagnose)
 app.command("gate")(gate.gate)

@@ -22,14 +22,24 @@ def report(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Build the page again from the records. Needs neither the model nor torch.
+    """Build the page again from the records, of a run or of a suite. Needs neither the model nor torch.
 
     Example: deltaproof report runs/reviews --export csv,latex,svg
     """
-    from deltaproof.cli.output import emit_table
+    from deltaproof.cli.output import columns, emit, emit_table
+    from deltaproof.experiments.suite_document import FILE_NAME
+    from deltaproof.experiments.suite_text import suite_text
     from deltaproof.experiments.table import table_from
-    from deltaproof.records.store import Store
+    from deltaproof.records.store import Store, read_json
+    from deltaproof.report.suite_page import write_suite_page
 
+    if (folder / FILE_NAME).exists():
+        document = read_json(folder / FILE_NAME)
+        page = write_suite_page(folder, document)
+        emit(document if json else suite_text(document, columns()), as_json=json)
+        if not quiet:
+            typer.echo(f"\nreport: {page}", err=True)
+        return
     table = table_from(Store(folder))
     if export:
         from deltaproof.report import export as export_to

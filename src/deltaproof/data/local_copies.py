@@ -18,10 +18,9 @@ def below(root: Path | str, source: str) -> str:
     """
     found = find_below(root, source)
     if found is None:
-        looked = "`, `".join(str(place) for place in _places(Path(root), source))
         raise DataError(
-            f"with `data_root` a local copy of `{source}` must lie below it, looked for `{looked}` and found none; "
-            f"put it there (`datasets` writes it with `save_to_disk`), or leave `data_root` out to read the hub"
+            f"with `data_root` a local copy of `{source}` must lie below it, {_looked(Path(root), source)}, found "
+            f"none; put it there (`datasets` writes it with `save_to_disk`), or leave `data_root` out to read the hub"
         )
     return found
 
@@ -37,6 +36,13 @@ def find_below(root: Path | str, source: str) -> str | None:
         if place.exists() or file_and_part(place)[1] is not None:
             return str(place)
     return None
+
+
+def _looked(root: Path, source: str) -> str:
+    places = _places(root, source)
+    if len(places) == 1:
+        return f"looked for `{places[0]}`"
+    return f"looked for the folder `{places[0]}` and for a file of that name that ends in {', '.join(READERS)}"
 
 
 def _places(root: Path, source: str) -> list[Path]:

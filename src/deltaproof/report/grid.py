@@ -14,6 +14,8 @@ class Cell:
     """`better`, `worse`, `equivalent`, `cannot-tell`, `warn`, or empty."""
     sign: str = ""
     """A letter-like sign before the text, so that the tone does not hang on colour."""
+    href: str = ""
+    """Where the text leads: a path beside the page."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Grid:
     """Columns that hold text; the others hold numbers."""
     note: str = ""
     """What a reader of the table should know."""
+    groups: tuple[tuple[str, int], ...] = ()
+    """Headings over several columns, each with how many; empty where there are none."""
 
 
 def grid(

@@ -1,0 +1,102 @@
+"""`deltaproof suite`."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deltaproof.cli import options as o
+from deltaproof.cli.suites import SUITES
+from deltaproof.errors import DeltaproofError
+
+if TYPE_CHECKING:
+    from deltaproof.experiments.suite_plan import SuiteRun
+    from deltaproof.experiments.table import Table
+
+
+def suite(
+    plan: Annotated[Path, typer.Argument(help="A plan of several tasks in TOML; options override fields of all.")],
+    only: Annotated[str | None, typer.Option("--only", help="Tasks to run: `sst2,rte`. \\[default: all]")] = None,
+    data_root: o.DataRoot = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the suite. \\[default: runs/ and the plan's name]")
+    ] = None,
+    model: o.Model = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Contestants: `full,lora(rank=16),ia3,head`.")
+    ] = None,
+    max_rows: o.MaxRows = None,
+    max_evaluation_rows: o.MaxEvaluationRows = None,
+    max_length: o.MaxLength = None,
+    margin: o.Margin = None,
+    seeds: o.Seeds = None,
+    trials: o.Trials = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    precision: o.Precision = None,
+    capacity: o.Capacity = False,
+    dry_run: o.DryRun = False,
+    no_examples: o.NoExamples = False,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    workers: o.Workers = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Run a plan of several tasks, one comparison each, and draw them together.
+
+    One task that fails does not end the others. A suite that was stopped goes on with the same command.
+
+    Examples:
+
+      deltaproof suite plans/look_within.toml --dry-run
+
+      deltaproof suite plans/look_within.toml --only sst2,rte --data-root copies/ --max-rows 600
+    """
+    from deltaproof.cli.output import columns, emit, reporter_for, say_to
+    from deltaproof.experiments.suite import run_suite
+    from deltaproof.experiments.suite_plan import read_suite_plan
+    from deltaproof.experiments.suite_text import suite_text
+    from deltaproof.report import write_report
+    from deltaproof.report.suite_page import write_suite_page
+
+    given: dict[str, Any] = {
+        "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
+        "max_length": max_length, "margin": margin, "seeds": seeds, "trials": trials, "epochs": epochs,
+        "batch_size": batch_size, "precision": precision, "seed": seed, "device": device, "workers": workers,
+    }  # fmt: skip
+    overrides = {key: value for key, value in given.items() if value is not None}
+    folder = out or Path("runs") / plan.stem
+    wanted = [name for name, is_asked in {"capacity": capacity}.items() if is_asked]
+
+    def page_of(table: "Table", run: "SuiteRun") -> None:
+        write_report(table, with_examples=not no_examples)
+
+    document = run_suite(
+        read_suite_plan(plan),
+        folder,
+        data_root=data_root,
+        only=only,
+        overrides=overrides,
+        studies={name: partial(_study, name, quiet) for name in wanted},
+        dry_run=dry_run,
+        reporter_for=lambda place: reporter_for(place, quiet),
+        say=say_to(quiet),
+        finished=page_of,
+    )
+    if not dry_run:
+        page = write_suite_page(folder, document)
+        if not quiet:
+            typer.echo(f"\nreport: {page}\n", err=True)
+    emit(document if json else suite_text(document, columns()), as_json=json)
+    failed = [f"{entry['name']}: {entry['reason']}" for entry in document["tasks"] if entry["status"] == "failed"]
+    if failed:
+        raise DeltaproofError(f"every task must come to its end, {'; '.join(failed)}")
+
+
+def _study(name: str, quiet: bool, run: "SuiteRun") -> None:
+    from deltaproof.cli.output import say_to
+
+    SUITES[name].check(run.plan)
+    SUITES[name].run(run.folder, run.plan.device, say_to(quiet))
