@@ -57,7 +57,7 @@ def run_suite(
         ConfigError: an unknown task, or nothing to run.
     """
     names = chosen(plan, only)
-    document = new_suite(plan, names, list(studies or ()))
+    document = new_suite(plan, names, list(studies or ()), created=now())
     entries: dict[str, Entry] = {entry["name"]: entry for entry in document["tasks"]}
     runnable = [name for name in names if entries[name]["status"] == "planned"]
     for name in names:

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deltaproof.experiments.document import now
-from deltaproof.experiments.suite_plan import SuitePlan, SuiteRun
 from deltaproof.experiments.table import Table, table_from
 from deltaproof.records.store import Store, write_json
+
+if TYPE_CHECKING:
+    from deltaproof.experiments.suite_plan import SuitePlan, SuiteRun
 
 FILE_NAME = "suite.json"
 _MAY_DIFFER = {"trials", "keep", "workers", "device"}
@@ -16,13 +17,13 @@ Entry = dict[str, Any]
 Document = dict[str, Any]
 
 
-def new_suite(plan: SuitePlan, names: list[str], studies: list[str]) -> Document:
+def new_suite(plan: "SuitePlan", names: list[str], studies: list[str], created: str) -> Document:
     """The document before the first run: every task of the plan, those that will not be run with the reason."""
     return {
         "format": 1,
         "title": plan.title,
         "about": list(plan.about),
-        "created": now(),
+        "created": created,
         "finished": None,
         "studies": studies,
         "paper_reference_values": plan.paper_reference_values,
@@ -30,7 +31,7 @@ def new_suite(plan: SuitePlan, names: list[str], studies: list[str]) -> Document
     }
 
 
-def _new_entry(plan: SuitePlan, name: str, is_chosen: bool) -> Entry:
+def _new_entry(plan: "SuitePlan", name: str, is_chosen: bool) -> Entry:
     task = plan.tasks[name]
     if task.needs:
         status, reason = "not_run", f"needs {task.needs}"
@@ -84,7 +85,7 @@ def with_result(entry: Entry, table: Table) -> None:
     entry["adversarial"] = _plain([made for made in found.get("sets", []) if made.get("kind") == "adversarial"])
 
 
-def with_what_stands(entry: Entry, run: SuiteRun) -> None:
+def with_what_stands(entry: Entry, run: "SuiteRun") -> None:
     """Enter the result of a task that is not run now, where its folder holds a finished one under the same plan."""
     store = Store(run.folder)
     if not (run.folder / "experiment.json").exists():
