@@ -44,7 +44,8 @@ def scale(
 ) -> None:
     """What more parameters or more data are worth: the same comparison at several sizes, and curves through them.
 
-    Each point is tuned and run at several seeds, so a sweep takes as long as its comparisons together.
+    Each point is tuned and run at several seeds, so a sweep takes as long as its comparisons together. The report of
+    the run folder draws the curves, where two methods cross, and whether the next doubling still paid.
 
     Examples:
 
@@ -54,6 +55,9 @@ def scale(
     """
     from deltaproof.cli.output import emit, reporter_for
     from deltaproof.experiments.compare import settle
+    from deltaproof.experiments.table import table_from
+    from deltaproof.records.store import Store
+    from deltaproof.report import write_report
     from deltaproof.studies.scale import scale_examples, scale_parameters
     from deltaproof.studies.scale_text import scale_text
 
@@ -77,7 +81,10 @@ def scale(
     else:
         sizes = sizes_from(examples or "")
         result = scale_examples(settled, sizes, folder, reporter, "steps" if equal == "steps" else "epochs")
+    page = write_report(table_from(Store(folder)))
     emit(result if json else scale_text(result), as_json=json)
+    if not quiet:
+        typer.echo(f"\nreport: {page}", err=True)
 
 
 def numbers(text: str, option: str) -> list[int]:

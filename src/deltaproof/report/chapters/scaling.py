@@ -11,13 +11,14 @@ from deltaproof.report.figures import power_laws, scale_examples, scale_gains, s
 from deltaproof.report.figures.scale_gains import Growing
 from deltaproof.report.grid import Grid
 from deltaproof.report.study import Study
-from deltaproof.studies.scale_text import power_law_sentence
 
 _SHRINKS = {
     "diminishing": "Returns diminish: each doubling brings less than the one before",
     "not diminishing": "Returns do not diminish in this range: each doubling brings as much as the one before, or more",
     "cannot tell": "Whether returns diminish cannot be told from these runs",
 }
+_MOST_SENTENCES = 4
+"""Of more methods the tables tell the rest."""
 
 
 def scaling(study: Study) -> Chapter | None:
@@ -72,8 +73,9 @@ def _doubling(curve: Growing, unit: str) -> str:
     bend = estimate(curve.found.get("bend"))
     change = f"; the gain per doubling changes by {bend.text(unit, with_sign=True)} at each" if bend else ""
     said = _SHRINKS.get(str(curve.found.get("verdict")), _SHRINKS["cannot tell"])
+    written = wording.count if curve.what == "parameters" else scale_examples.plain
     return (
-        f"{curve.label}: from {wording.count(low)} to {wording.count(high)} {curve.what} a doubling brought "
+        f"{curve.label}: from {written(low)} to {written(high)} {curve.what} a doubling brought "
         f"{gain.text(unit, with_sign=True)}, {paid}. {said}{change}."
     )
 
@@ -83,9 +85,12 @@ def _of_examples(result: dict[str, Any] | None, curves: list[Growing]) -> list[s
         return []
     unit = METRICS[result["metric"]].unit
     told = [f"{scale_examples.heading_of(pair)}." for pair in result.get("crossovers") or []]
-    told += [_doubling(curve, unit) for curve in curves if curve.what == "examples"]
-    told += [f"{method['label']}: {power_law_sentence(method['power_law'])}." for method in power_laws.laws_of(result)]
-    return told
+    growing = [curve for curve in curves if curve.what == "examples"]
+    if len(growing) <= _MOST_SENTENCES:
+        return [*told[:_MOST_SENTENCES], *(_doubling(curve, unit) for curve in growing)]
+    paying = [curve.label for curve in growing if curve.gains[-1][2].sign > 0]
+    more = f"More data was still paying at the end for {len(paying)} of {len(growing)} methods"
+    return [*told[:_MOST_SENTENCES], f"{more}{': ' if paying else ''}{', '.join(paying)}."]
 
 
 def _notes(parameters: dict[str, Any] | None, examples: dict[str, Any] | None) -> tuple[str, ...]:
@@ -97,7 +102,7 @@ def _notes(parameters: dict[str, Any] | None, examples: dict[str, Any] | None) -
     if n_edge:
         notes.append(
             f"{n_edge} of {len(points)} points were tuned to a learning rate at the edge of those tried; widen the "
-            "grid with `--trials` before leaning on their curve."
+            "grid with --trials before leaning on their curve."
         )
     notes.append(
         "Curves hold in the range that was measured, for this model, data and training length; nothing is extrapolated."

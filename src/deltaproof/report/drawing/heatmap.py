@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deltaproof.report.drawing.plot import PANEL
-from deltaproof.report.drawing.svg import Drawing, fitted, text_width
+from deltaproof.report.drawing.svg import Drawing, Style, fitted, text_width
 
 DEEPEST = 0.5
 """Opacity of the deepest tint: dark text stays readable on it."""
@@ -12,6 +12,8 @@ _MOST_COLUMNS_WITH_TEXT = 12
 _NAME = 92.0
 """Room for the names of rows; longer ones are cut."""
 _KEY_STEPS = 5
+_MARK = 12.0
+"""Room for the marks of the columns."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +37,47 @@ def heat_map(
     column_title: str,
     tallest: float = 46.0,
     key: tuple[str, str] | None = None,
+    width: float = PANEL,
+    names: float = _NAME,
+    marks: Sequence[Style] = (),
 ) -> Drawing:
-    """A map of a panel's width; cells that are not there stay empty.
+    """A map; cells that are not there stay empty.
 
     Args:
         tallest: height of a row at most.
         key: what the palest and the deepest tint stand for, drawn as a strip below.
+        width: of the whole drawing.
+        names: room for the names of rows; longer ones are cut.
+        marks: of the columns, as the legend shows them, for names too long to be told apart.
     """
-    size = 11 if max(len(rows), len(columns)) <= _MOST_COLUMNS_WITH_TEXT else 9
-    left = min(_NAME, max(text_width(name, size) for name in rows)) + 22
-    width = (PANEL - left - 4) / len(columns)
-    height = min(width, tallest)
-    turned = any(text_width(name, size) > width - 4 for name in columns)
+    many = max(len(rows), len(columns)) > _MOST_COLUMNS_WITH_TEXT
+    size = 9 if many and names <= _NAME else 11
+    left = min(names, max(text_width(name, size) for name in rows)) + (22 if row_title else 8)
+    cell = (width - left - 4) / len(columns)
+    height = min(cell, tallest)
+    turned = any(text_width(name, size) > cell - 4 for name in columns)
     head = (min(70.0, max(text_width(name, size) for name in columns)) + 6 if turned else 16) + 16
+    head += _MARK if marks else 0
     bottom = head + len(rows) * height
-    drawing = Drawing(PANEL, bottom + (30 if key else 6))
-    drawing.text((left + len(columns) * width / 2, 10), column_title, "middle", "muted", 11)
+    drawing = Drawing(width, bottom + (30 if key else 6))
+    drawing.text((left + len(columns) * cell / 2, 10), column_title, "middle", "muted", 11)
     drawing.text((10, head + len(rows) * height / 2), row_title, "middle", "muted", 11, turned=True)
+    for index, style in enumerate(marks):
+        drawing.marker((left + (index + 0.5) * cell, head - 8), style, 4)
+    foot = head - (_MARK if marks else 0)
     for index, name in enumerate(columns):
-        x = left + (index + 0.5) * width
+        x = left + (index + 0.5) * cell
         if turned:
-            drawing.text((x + 4, head - 5), name, colour="ink", size=size, fit=68, turned=True)
+            drawing.text((x + 4, foot - 5), name, colour="ink", size=size, fit=68, turned=True)
         else:
-            drawing.text((x, head - 6), name, "middle", "ink", size)
+            drawing.text((x, foot - 6), name, "middle", "ink", size)
     for index, name in enumerate(rows):
-        drawing.text((left - 6, head + (index + 0.5) * height + 4), fitted(name, _NAME, size), "end", "ink", size)
-    _fill(drawing, cells, (left, head), width, height, len(columns))
+        drawing.text((left - 6, head + (index + 0.5) * height + 4), fitted(name, names, size), "end", "ink", size)
+    _fill(drawing, cells, (left, head), cell, height, len(columns))
     for index in range(len(columns) + 1):
-        drawing.line((left + index * width, head), (left + index * width, bottom), "line")
+        drawing.line((left + index * cell, head), (left + index * cell, bottom), "line")
     for index in range(len(rows) + 1):
-        drawing.line((left, head + index * height), (left + len(columns) * width, head + index * height), "line")
+        drawing.line((left, head + index * height), (left + len(columns) * cell, head + index * height), "line")
     if key:
         _key(drawing, left, bottom + 10, *key)
     return drawing

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deltaproof.report.drawing.plot import Plot
-from deltaproof.report.drawing.svg import Point, Style
+from deltaproof.report.drawing.svg import Point, Style, number
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ def draw_series(plot: Plot, series: Sequence[Series], joined: bool = True, radiu
 
 
 def whisker(plot: Plot, x: float, low: float, high: float, colour: str, shift: float = 0) -> None:
-    """An upright interval with its ends."""
-    at = plot.x(x) + shift
-    plot.drawing.line((at, plot.y(low)), (at, plot.y(high)), colour, 1.2)
-    for end in (low, high):
-        plot.drawing.line((at - 2.5, plot.y(end)), (at + 2.5, plot.y(end)), colour, 1.2)
+    """An upright interval with its ends, as one element: there may be hundreds."""
+    at, top, bottom = plot.x(x) + shift, plot.y(high), plot.y(low)
+    left, right = number(at - 2.5), number(at + 2.5)
+    ends = f"M{left} {number(top)}H{right}M{left} {number(bottom)}H{right}"
+    d = f"M{number(at)} {number(bottom)}V{number(top)}{ends}"
+    plot.drawing.add("path", d=d, fill="none", stroke=colour, stroke_width=1.2)
 
 
 def curve(plot: Plot, of: Callable[[float], float], xs: Sequence[float], style: Style, width: float = 1.8) -> None:

@@ -8,7 +8,7 @@ from deltaproof.metrics import METRICS, Metric
 from deltaproof.report.drawing.marks import Mark, Series, between, curve, draw_series
 from deltaproof.report.drawing.plot import PAGE, PANEL, Axis, Plot
 from deltaproof.report.drawing.scales import padded
-from deltaproof.report.drawing.svg import Drawing, Style
+from deltaproof.report.drawing.svg import Drawing
 from deltaproof.report.estimates import Estimate, estimate
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.figures.scale_examples import MOST_TICKS, methods_of, plain, sizes_of
@@ -44,7 +44,7 @@ def figure(result: dict[str, Any], study: Study) -> Figure:
         "95 % intervals. A method without a line has no law that these sizes determine.",
         panels,
         grid("Errors, measured and fitted", ("Method", "Examples", "Error", "Fitted"), lines),
-        tuple((str(method["label"]), study.styles.get(method["label"], Style("muted"))) for method in drawable),
+        tuple((str(method["label"]), study.style(str(method["label"]))) for method in drawable),
     )
 
 
@@ -99,7 +99,7 @@ def _draw(methods: Sequence[dict[str, Any]], metric: Metric, study: Study, width
     series = []
     for method in methods:
         name, law = str(method["label"]), method["power_law"]
-        style = study.styles.get(name, Style("muted"))
+        style = study.style(name)
         marks = [
             Mark(n, mean, low, high, f"{name}, {n:,.0f}: error {mean:.3f}") for n, (mean, low, high) in errors[name]
         ]

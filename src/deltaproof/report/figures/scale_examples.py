@@ -8,7 +8,7 @@ from deltaproof.metrics import METRICS, Metric
 from deltaproof.report.drawing.marks import Mark, Series, draw_series
 from deltaproof.report.drawing.plot import PAGE, PANEL, SMALL, Axis, Plot
 from deltaproof.report.drawing.scales import padded
-from deltaproof.report.drawing.svg import Drawing, Style
+from deltaproof.report.drawing.svg import Drawing
 from deltaproof.report.estimates import Estimate, estimate, finite
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.figures.scale_parameters import rate_cell
@@ -57,7 +57,7 @@ def figure(result: dict[str, Any], study: Study) -> Figure:
         _caption(result),
         tuple(panels),
         grid("Score by size of the training set", columns, lines),
-        tuple((str(method["label"]), study.styles.get(method["label"], Style("muted"))) for method in methods),
+        tuple((str(method["label"]), study.style(str(method["label"]))) for method in methods),
     )
 
 
@@ -74,7 +74,7 @@ def _caption(result: dict[str, Any]) -> str:
     if result.get("crossovers"):
         told.append(
             "A shaded range is where two methods cross (95 % interval), the line in it the best guess: left of it one "
-            "is ahead, right of it the other."
+            "is ahead, right of it the other. A dashed line with a question mark: too few of the draws cross to say so."
         )
     if any(point.get("at_edge") for method in methods_of(result) for _, _, point in sizes_of(method)):
         told.append(
@@ -132,7 +132,7 @@ def series_of(method: dict[str, Any], metric: Metric, study: Study) -> Series:
         )
         for n, score, p in sizes_of(method)
     ]
-    return Series(name, study.styles.get(name, Style("muted")), tuple(marks))
+    return Series(name, study.style(name), tuple(marks))
 
 
 def split(score: Estimate, unit: str, with_sign: bool = False) -> tuple[str, str]:

@@ -93,7 +93,7 @@ def _numbers(gain: Estimate, metric: Metric) -> tuple[str, str]:
 
 def _style(curves: Sequence[Growing], study: Study, name: str) -> Style:
     scaled = any(curve.label == name and curve.what == "parameters" for curve in curves)
-    return SCALED if scaled else study.styles.get(name, Style("muted"))
+    return SCALED if scaled else study.style(name)
 
 
 def _description(curves: Sequence[Growing], metric: Metric) -> str:

@@ -74,7 +74,7 @@ def _others(result: dict[str, Any]) -> list[tuple[str, tuple[Estimate, dict[str,
 
 
 def _line_style(study: Study, name: str) -> Style:
-    style = study.styles.get(name, Style("muted"))
+    style = study.style(name)
     return Style(style.colour, style.shape, hollow=True)
 
 

@@ -29,7 +29,7 @@ def figure(parameters: dict[str, Any] | None, examples: dict[str, Any] | None, s
         by_what["examples"] = [
             Series(
                 str(method["label"]),
-                study.styles.get(method["label"], Style("muted")),
+                study.style(str(method["label"])),
                 _marks(sizes_of(method), str(method["label"])),
             )
             for method in methods_of(examples)
