@@ -82,7 +82,8 @@ def run_suite(
             _note(entries[name], error, say)
     total = sum(entries[run.name]["estimated_seconds"] for run in runs)
     behind = f", and {' and '.join(studies)} behind each" if studies else ""
-    say(f"in all about {duration(total)} for {len(runs)} tasks{behind}; what stands on disk already takes no time")
+    n = f"{len(runs)} task{'s' if len(runs) != 1 else ''}"
+    say(f"in all about {duration(total)} for {n}{behind}; what stands on disk already takes no time")
     if dry_run:
         return document
     for name in plan.tasks:
