@@ -188,6 +188,34 @@ def test_generating_with_a_cache_gives_what_it_gives_without(family, text):
         generated(tuned, cache_implementation="static")
 
 
+ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "phi3")
+
+
+@pytest.mark.parametrize("text", [*METHODS, "together(serial, parallel, prefix(length=3))"])
+@pytest.mark.parametrize("family", ROTARY)
+def test_in_models_with_rotary_positions_padding_on_either_side_changes_nothing(family, text):
+    """How a token sees a prefix hangs on its place in its own text and not on how long the batch is."""
+    if text.startswith("deep_prompt") and family in ("qwen3", "gemma3_text"):
+        pytest.skip("keys pass norms of their own there")
+    tuned = changed(attach(tiny_backbone(family), text))
+    with torch.no_grad():
+        tokenize = tuned.backbone.tokenizer
+        alone = torch.cat([tuned(**tokenize([one], return_tensors="pt")).logits for one in TEXTS])
+        for side in ("left", "right"):
+            batch = batch_of(tuned.backbone, side)
+            torch.testing.assert_close(tuned(**batch).logits, alone, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(tuned.model(batch["input_ids"], batch["attention_mask"]).logits, alone,
+                                       rtol=1e-4, atol=1e-4)  # fmt: skip
+
+
+def test_positions_that_the_caller_gives_are_left_alone():
+    tuned = changed(attach(tiny_backbone("llama"), "prefix(length=3)"))
+    batch = batch_of(tuned.backbone, "left")
+    shifted = torch.arange(batch["input_ids"].shape[1])[None] + 5
+    with torch.no_grad():
+        assert (tuned(**batch, position_ids=shifted).logits - tuned(**batch).logits).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("text", METHODS)
 def test_a_cache_that_lets_go_of_old_tokens_keeps_the_places_of_the_rest(text):
     """Sliding windows of 8 tokens, far shorter than the text: keys of the cache start somewhere within it."""

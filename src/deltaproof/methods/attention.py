@@ -7,6 +7,7 @@ or the weights have them reckoned here, in full.
 """
 
 import sys
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -89,6 +90,33 @@ class EditedAttention:
             )
 
 
+def counts_from_real_tokens(model: nn.Module, edits: Iterable[AttentionEdit]) -> bool:
+    """Whether positions have to be counted from each row's first real token, whatever padding stands before it.
+
+    Rotary positions matter by their differences, so that models may count padding too; but further keys stand at no
+    position, and how a token sees them would hang on how long its batch is.
+    """
+    more_keys = any(type(edit).keys_and_values is not AttentionEdit.keys_and_values for edit in edits)
+    return more_keys and any("Rotary" in type(module).__name__ for module in model.modules())
+
+
+def real_positions(arguments: Mapping[str, Any]) -> Tensor | None:
+    """Positions of the tokens of a call, 0 for the first real one of each row, as `generate` counts them.
+
+    Returns:
+        (batch, tokens); None where the call has its own, or no padding on the left.
+    """
+    mask = arguments.get("attention_mask")
+    tokens = next((arguments[name] for name in _TOKENS if arguments.get(name) is not None), None)
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or tokens is None or arguments.get("position_ids") is not None:
+        return None
+    if bool(mask[:, 0].all()):
+        return None
+    positions: Tensor = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    return positions
+
+
+_TOKENS = ("input_ids", "inputs_embeds")
 _WATCHERS: list[set[int]] = []
 
 

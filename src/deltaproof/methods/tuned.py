@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sites import Site, bias_of, weight_of
 from deltaproof.errors import ConfigError
-from deltaproof.methods.attention import edit_attention
+from deltaproof.methods.attention import counts_from_real_tokens, edit_attention, real_positions
 from deltaproof.methods.base import Method, method_from
 from deltaproof.methods.edits import AttentionEdit, Context, Edit, ModelEdit, Unfreeze, Watch, WeightEdit
 from deltaproof.methods.hooks import hook_up
@@ -35,6 +35,7 @@ class Tuned(nn.Module):
         self.model: nn.Module = backbone.model
         self.context = Context()
         self._hooks: list[Any] = []
+        self._counts_from_real_tokens = False
 
     def forward(self, prompt_lengths: Tensor | None = None, **batch: Any) -> Any:
         """Answer like the model.
@@ -210,6 +211,8 @@ class Tuned(nn.Module):
                 by_path[site.path].append((site, edit))
         if in_attention:  # first, as some models refuse it, and a wrapper would stay on
             self._hooks.append(edit_attention(self.backbone, in_attention, self.context))
+            edits = [edit for _, edit in in_attention]
+            self._counts_from_real_tokens = counts_from_real_tokens(self.backbone.model, edits)
         for edit in wrapping:
             self.model = edit.wrap(self.model, self.backbone.head)
         for model in dict.fromkeys((self.model, self.backbone.model)):  # peft's prefixes go past the inner one's hooks
@@ -217,12 +220,16 @@ class Tuned(nn.Module):
         for path, here in by_path.items():
             self._hooks += hook_up(self.backbone.module(path), here, self.context, self.backbone.module)
 
-    def _read_call(self, model: Any, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
-        if inputs:  # arguments without names
-            arguments = {**dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False)), **arguments}
-        labels = arguments.get("labels")
+    def _read_call(self, model: Any, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+        """Tell the context of a call; returns the call with positions beside it where the edits need them."""
+        given = {**dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False)), **arguments}
+        labels = given.get("labels")
         answers = getattr(model, "can_generate", bool)() and isinstance(labels, Tensor) and labels.ndim == 2
-        self.context.read(arguments, labels if answers else None)
+        self.context.read(given, labels if answers else None)
+        if not self._counts_from_real_tokens or model is not self.backbone.model:
+            return None
+        positions = real_positions(given)
+        return None if positions is None else (inputs, {**arguments, "position_ids": positions})
 
 
 def place_names(sites: Iterable[Site | None]) -> list[str]:
