@@ -165,6 +165,21 @@ def test_only_the_tasks_asked_for_are_run_and_what_stands_of_others_stays(made, 
     assert document["paper_reference_values"] == {"sst": {"full": "93.1*"}}
 
 
+def test_what_was_studied_since_stands_on_the_page_that_report_draws_again(made, tmp_path):
+    home, _, _ = made
+    out = tmp_path / "out"
+    shutil.copytree(home / "out", out, symlinks=True)
+    score = {"mean": 0.25, "low": 0.2, "high": 0.3}
+    rows = [{"label": name, "clean": score, "perturbed": score, "drop": score} for name in ("full", "bitfit")]
+    made_set = {"kind": "adversarial", "name": "tricky.jsonl", "n_examples": 12, "methods": rows}
+    (out / "sst/studies").mkdir()
+    (out / "sst/studies/robustness.json").write_text(json.dumps({"sets": [made_set, {"kind": "perturbation"}]}))
+    result = CliRunner().invoke(app, ["report", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "tricky.jsonl, 12 rows" in (out / "report.html").read_text()
+    assert "tricky.jsonl" not in (home / "out/report.html").read_text()
+
+
 def again_with_another(command, out):
     """The states after another task of the same suite was run into the same folder."""
     result = CliRunner().invoke(app, [*command[:5], str(out), *command[6:], "--only", "news", "--json"])

@@ -27,7 +27,7 @@ def report(
     Example: deltaproof report runs/reviews --export csv,latex,svg
     """
     from deltaproof.cli.output import columns, emit, emit_table
-    from deltaproof.experiments.suite_document import FILE_NAME
+    from deltaproof.experiments.suite_document import FILE_NAME, with_studies
     from deltaproof.experiments.suite_text import suite_text
     from deltaproof.experiments.table import table_from
     from deltaproof.records.store import Store, read_json
@@ -35,6 +35,9 @@ def report(
 
     if (folder / FILE_NAME).exists():
         document = read_json(folder / FILE_NAME)
+        for entry in document["tasks"]:
+            if entry["result"]:
+                with_studies(entry, folder / entry["result"]["folder"])
         page = write_suite_page(folder, document)
         emit(document if json else suite_text(document, columns()), as_json=json)
         if not quiet:

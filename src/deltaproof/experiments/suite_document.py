@@ -81,7 +81,12 @@ def with_result(entry: Entry, table: Table) -> None:
         "measured_seconds": experiment.get("measured_seconds"),
         "versions": experiment["environment"].get("versions", {}),
     })  # fmt: skip
-    found = Store(table.folder).studies().get("robustness") or {}
+    with_studies(entry, Path(table.folder))
+
+
+def with_studies(entry: Entry, folder: Path) -> None:
+    """Enter what studies of a task's run folder measured, now or since."""
+    found = Store(folder).studies().get("robustness") or {}
     entry["adversarial"] = _plain([made for made in found.get("sets", []) if made.get("kind") == "adversarial"])
 
 
