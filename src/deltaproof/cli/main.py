@@ -17,6 +17,7 @@ from deltaproof.cli import (
     predict,
     report,
     scale,
+    ship,
     show,
     suite,
     train,
@@ -66,6 +67,7 @@ app.command("scale")(scale.scale)
 app.command("suite")(suite.suite)
 app.command("capacity")(capacity.capacity)
 app.command("diagnose")(diagnose.diagnose)
+app.command("ship")(ship.ship)
 app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("list")(listing.list_)

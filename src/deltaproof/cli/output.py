@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,13 @@ def emit_table(
 def say_to(quiet: bool) -> Callable[[str], None]:
     """Who is told of a study's progress, line by line: stderr, or nobody."""
     return (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))
+
+
+def ask_to_replace(out: Path, overwrite: bool) -> bool:
+    """Whether a folder may be replaced: asked on a terminal, refused by the command elsewhere."""
+    if overwrite or not out.exists() or not sys.stdin.isatty():
+        return overwrite
+    return typer.confirm(f"`{out}` is there; replace it?", err=True)
 
 
 def columns() -> int:

@@ -123,7 +123,9 @@ def differs_from_base(base: Checkpoint, output: Checkpoint, names: Mapping[str, 
             that differs will do.
     """
     name = "tuning is in the weights"
-    asked = [own for own in changed if own in names] or list(names)
+    asked = [own for own in changed if own in names] if changed else list(names)
+    if not asked:
+        return not_asked(name, "tuning changed nothing that the base has: its head alone is new, and asked for above")
     same = [own for own in asked if _is_same(output[own], base[names[own]])]
     wanted = len(asked) if changed else 1
     n_new = 0 if changed else len([own for own in output if own not in names])

@@ -16,7 +16,7 @@ from deltaproof.backbones.source import find_source
 from deltaproof.errors import BackboneError, ConfigError, DeltaproofError
 from deltaproof.records.store import read_json
 from deltaproof.saving.folder import FACTS, load_tuned
-from deltaproof.shipping.folders import Kind, kind_of, model_name, tensors_of
+from deltaproof.shipping.folders import EVIDENCE, Kind, kind_of, model_name, tensors_of
 from deltaproof.theory.adapters import CONFIG
 from deltaproof.theory.checkpoints import Checkpoint
 
@@ -50,20 +50,24 @@ class Opened:
     parameter_names: frozenset[str] = field(default_factory=frozenset)
     """Of the plain model, without an adapter's."""
 
-    @torch.inference_mode()
     def answers(self, rows: Sequence[dict[str, Tensor]]) -> list[np.ndarray]:
-        """What the model puts out for each row: logits (n,), or (tokens, n) where it answers at every token.
+        return answers_of(self.model, rows)
 
-        Each row goes through alone, so that no padding enters.
-        """
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        found = []
-        for row in rows:
-            output = self.model(**{name: value.to(device) for name, value in row.items()})
-            logits = output.logits if getattr(output, "logits", None) is not None else output[0]
-            found.append(logits[0].double().cpu().numpy())
-        return found
+
+@torch.inference_mode()
+def answers_of(model: nn.Module, rows: Sequence[dict[str, Tensor]]) -> list[np.ndarray]:
+    """What a model puts out for each row: logits (n,), or (tokens, n) where it answers at every token.
+
+    Each row goes through alone, so that no padding enters.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for row in rows:
+        output = model(**{name: value.to(device) for name, value in row.items()})
+        logits = output.logits if getattr(output, "logits", None) is not None else output[0]
+        found.append(logits[0].double().cpu().numpy())
+    return found
 
 
 def open_model_folder(folder: Path) -> Opened:
@@ -200,6 +204,11 @@ def _n_outputs(config: Any, kind: Any, tensors: Checkpoint) -> int | None:
     return next((tensors.shape(stored)[0] for stored in tensors if model_name(stored) in names), None)
 
 
+def labels_in(folder: Path) -> tuple[str, ...] | None:
+    """The names that a folder's config.json gives to the outputs; None where it has numbers only."""
+    return _labels_of(_config(folder))
+
+
 def _labels_of(config: Any) -> tuple[str, ...] | None:
     """The names that a configuration gives; None where it has numbers only."""
     names = tuple(str(config.id2label[at]) for at in sorted(config.id2label or {}))
@@ -208,10 +217,11 @@ def _labels_of(config: Any) -> tuple[str, ...] | None:
 
 def _own_labels(folder: Path) -> tuple[str, ...] | None:
     """Of an adapter that this package wrote: peft's files have no place for them."""
-    if not (folder / FACTS).is_file():
-        return None
-    labels = read_json(folder / FACTS).get("task", {}).get("labels")
-    return tuple(labels) if labels else None
+    for name in (FACTS, EVIDENCE):
+        if (folder / name).is_file():
+            labels = read_json(folder / name).get("task", {}).get("labels")
+            return tuple(labels) if labels else None
+    return None
 
 
 def _first(error: Exception) -> str:

@@ -18,6 +18,8 @@ TEXTS = (
     "It was neither as long as I had feared nor as short as I had hoped, and when it ended, some time after midnight, "
     "nobody in the room could have said whether the second half had been better than the first, only that it was over.",
 )
+BATCH = TEXTS[:4]
+"""Of unlike lengths, to be padded."""
 MAX_TOKENS = 128
 
 

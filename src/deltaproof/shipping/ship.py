@@ -1,0 +1,237 @@
+"""Ship: write, ask every gate of what was written, and only then give it its name."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from deltaproof.backbones.source import find_source
+from deltaproof.backbones.tokenizing import load_tokenizer
+from deltaproof.data.run_folder import read_dataset
+from deltaproof.data.split import Split
+from deltaproof.errors import ConfigError, nearest
+from deltaproof.evaluation.predict import predict
+from deltaproof.experiments.answer import find_tuned
+from deltaproof.metrics import METRICS
+from deltaproof.records.store import write_atomically, write_json
+from deltaproof.report.page import page
+from deltaproof.saving.folder import load_tuned
+from deltaproof.shipping import gates as g
+from deltaproof.shipping.card import card
+from deltaproof.shipping.check import ONNX_ROUNDING, check
+from deltaproof.shipping.evidence import evidence, run_of
+from deltaproof.shipping.exports import EXPORTS
+from deltaproof.shipping.folders import EVIDENCE
+from deltaproof.shipping.gate import Gate, all_hold, failed
+from deltaproof.shipping.onnx_graph import OnnxModel
+from deltaproof.shipping.opening import answers_of, open_model_folder, open_on_base
+from deltaproof.shipping.probes import TEXTS, as_rows
+from deltaproof.shipping.seeds import starts
+from deltaproof.tasks.batches import evaluation_batches
+from deltaproof.tasks.text import Encoded, TextTask, collate
+
+Say = Callable[[str], None]
+MOST_TEXTS = 50
+"""Of the validation rows, beside our own ten, that go through every model alone."""
+ALLOWED_POINTS, ALLOWED_SHARE = 0.005, 0.01
+"""How far the score on validation may move: half a point of a fraction, a hundredth of any other."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What became of it."""
+
+    to: str
+    folder: Path | None
+    """Where it lies: the folder asked for where every gate holds; else `….failed`, or nowhere."""
+    gates: tuple[Gate, ...]
+    stored_bytes: int
+    """Of the files written, without card and report."""
+
+    @property
+    def holds(self) -> bool:
+        return all_hold(self.gates)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "to": self.to,
+            "folder": None if self.folder is None else str(self.folder),
+            "holds": self.holds,
+            "stored_bytes": self.stored_bytes,
+            "gates": [gate.to_json() for gate in self.gates],
+        }
+
+
+def ship(
+    source: Path | str, to: str, out: Path | str, *, base: str | None = None, licence: str | None = None,
+    overwrite: bool = False, keep_failed: bool = False, with_examples: bool = False, say: Say = lambda text: None,
+) -> Shipped:  # fmt: skip
+    """Export a tuned model; the folder gets its name only when every gate holds.
+
+    Args:
+        source: what `train` or `compare` saved, or a run folder, whose `best` is taken.
+        to: `merged`, `adapter` or `onnx`.
+        base: where the model that was tuned lies now, if not where it did then.
+        licence: for the card, as the hub writes it, such as `apache-2.0`.
+        overwrite: replace a folder that is there.
+        keep_failed: keep what failed, as `….failed`.
+        with_examples: let the report show texts of test examples.
+    Raises:
+        ConfigError: the form is unknown or does not go with the method, or the folder is there.
+    """
+    if to not in EXPORTS:
+        raise ConfigError(f"`to` must be one of {', '.join(EXPORTS)}, got `{to}`; {nearest(to, EXPORTS)}")
+    source, out = find_tuned(Path(source)), Path(out)
+    check_place(out, overwrite)
+    tuned, task, spec = load_tuned(source, base=base)
+    base, run = base or spec["model"]["name"], run_of(source)
+    validation = None if run is None else read_dataset(run.store.folder / "data", ["validation"]).validation
+    own = [] if validation is None else [tuple(text) for text in validation.texts[:MOST_TEXTS]]
+    texts: list[str | tuple[str, ...]] = [*TEXTS, *own]
+    tokenizer = tuned.backbone.tokenizer
+    rows = as_rows(tokenizer, texts)
+    say(f"asking {spec['contestant']} itself")
+    before = answers_of(tuned, rows)
+    scored = None if validation is None else _score(tuned, task, tokenizer, validation)
+    with neighbour(out) as place:
+        say(f"writing as {to}")
+        written = EXPORTS[to](tuned, task, place)
+        n_bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+        in_memory = answers_of(written, rows)
+        write_json(place / EVIDENCE, evidence(spec, task, run, to, base, licence, []))
+        say("asking the gates")
+        gates = check(base, place, None, texts) if to == "adapter" else check(base, source, place, texts)
+        gates += _only_here(base, source, to, place, rows, before, in_memory, spec, task)
+        if validation is not None and scored is not None and all_hold(gates):
+            gates.append(_score_gate(base, to, place, task, validation, scored))
+        facts = evidence(spec, task, run, to, base, licence, gates)
+        write_json(place / EVIDENCE, facts)
+        write_atomically(place / "README.md", card(facts, gates, _licence_of(base)))
+        if run is not None:
+            write_atomically(place / "report.html", page(run.table, with_examples=with_examples))
+        folder = _settle(place, out, all_hold(gates), keep_failed, overwrite)
+    return Shipped(to, folder, tuple(gates), n_bytes)
+
+
+def check_place(out: Path, overwrite: bool) -> None:
+    """Refuse to write where something is, before anything is done."""
+    if out.exists() and not overwrite:
+        raise ConfigError(
+            f"nothing is overwritten unasked, `{out}` is there; name another folder, or add `--overwrite`"
+        )
+
+
+@contextmanager
+def neighbour(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, gone afterwards unless it was given another name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    os.chmod(place, 0o755)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _settle(place: Path, out: Path, holds: bool, keep_failed: bool, overwrite: bool) -> Path | None:
+    if not holds:
+        if not keep_failed:
+            return None
+        out = out.with_name(f"{out.name}.failed")
+        overwrite = True
+    return put_in_place(place, out, overwrite)
+
+
+def put_in_place(place: Path, out: Path, overwrite: bool) -> Path:
+    """Rename a finished folder; what was there goes only once the new one stands."""
+    check_place(out, overwrite)
+    if not out.exists():
+        os.rename(place, out)
+        return out
+    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+    os.rename(out, old / "was")
+    os.rename(place, out)
+    shutil.rmtree(old)
+    return out
+
+
+def _only_here(
+    base: str, source: Path, to: str, place: Path, rows: list[Any], before: list[np.ndarray],
+    in_memory: list[np.ndarray], spec: dict[str, Any], task: TextTask,
+) -> list[Gate]:  # fmt: skip
+    """What only whoever wrote it can ask: is what is read again what stood in memory, and what was tuned?"""
+    try:
+        found = _answers(base, to, place, rows)
+    except Exception as error:
+        return [failed("reload equals memory", f"it does not open: {error}")]
+    relative = {"merged": 0.0, "adapter": g.ROUNDING["F32"], "onnx": ONNX_ROUNDING}[to]
+    why = {
+        "merged": "to the bit, since nothing may happen on the way to disk and back",
+        "adapter": "peft sums in another order than this package",
+        "onnx": "onnxruntime sums in another order than torch",
+    }[to]
+    folding = f"at most {g.ROUNDING['F32']:g} of the largest logit, what rounding to F32 explains"
+    own = [
+        g.answers_are_equal("in memory as tuned", before, in_memory, g.ROUNDING["F32"], folding),
+        g.answers_are_equal("reload equals memory", in_memory, found, relative, why),
+    ]
+    if to == "adapter":  # for the others the source folder was asked
+        own.append(g.seed_reaches_the_start(starts(base, spec, task)))
+    return own
+
+
+def _answers(base: str, to: str, place: Path, rows: list[Any]) -> list[np.ndarray]:
+    if to == "onnx":
+        return OnnxModel(place).answers(rows)
+    opened = open_model_folder(place) if to == "merged" else open_on_base(base, place)
+    return opened.answers(rows)
+
+
+def _score(model: nn.Module, task: TextTask, tokenizer: Any, split: Split) -> float:
+    outputs = predict(model, task, task.encode(tokenizer, split), tokenizer.pad_token_id)
+    return float(METRICS[task.metrics[0]].score(split.targets, outputs))
+
+
+def _score_gate(base: str, to: str, place: Path, task: TextTask, split: Split, before: float) -> Gate:
+    metric = METRICS[task.metrics[0]]
+    tokenizer = load_tokenizer(place, str(place))
+    if to == "onnx":
+        encoded = task.encode(tokenizer, split)
+        outputs = _graph_outputs(OnnxModel(place), task, encoded, tokenizer.pad_token_id)
+        after = float(metric.score(split.targets, outputs))
+    else:
+        opened = open_model_folder(place) if to == "merged" else open_on_base(base, place)
+        config: Any = opened.model.config
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = tokenizer.pad_token_id
+        after = _score(opened.model, task, tokenizer, split)
+    is_share = metric.unit == "fraction"
+    allowed = ALLOWED_POINTS if is_share else ALLOWED_SHARE * abs(before)
+    why = "half a point may be lost" if is_share else "a hundredth may be lost"
+    return g.score_is_kept(metric.name, before, after, allowed, len(split), why)
+
+
+def _graph_outputs(graph: OnnxModel, task: TextTask, encoded: Encoded, pad_token_id: int) -> np.ndarray:
+    outputs = np.zeros((len(encoded), task.n_outputs))
+    for rows in evaluation_batches(encoded.lengths, 32):
+        outputs[rows] = task.outputs(torch.from_numpy(graph(collate(encoded, rows, pad_token_id))))
+    return outputs
+
+
+def _licence_of(base: str) -> str | None:
+    """What the base's card says in its front matter."""
+    readme = find_source(base).folder / "README.md"
+    if not readme.is_file():
+        return None
+    front = readme.read_text(encoding="utf-8", errors="replace")[:4000]
+    found = re.search(r"^license:\s*[\"']?([\w.\-]+)", front, re.MULTILINE)
+    return found[1] if found else None
