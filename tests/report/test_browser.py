@@ -5,12 +5,15 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from synthetic_robustness import robustness_study
+from synthetic_scale import examples_study, parameters_study
 from synthetic_studies import build_studies
 
-from deltaproof.records.store import Store
+from deltaproof.records.store import Store, write_json
 from deltaproof.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,6 +39,10 @@ STUDIES = {
     "multilabel": {"kind": "multilabel", "labels": ("anger", "joy", "fear"), "endings": {"lora": "diverged"}},
     "capacity": {"methods": ("full", "lora", "bitfit", "prefix", "head")},
     "capacity, fourteen methods": {
+        "methods": ("full", *(LONG.replace("16", f"{n}") for n in range(11)), "bitfit", "head")
+    },
+    "robustness and scaling": {"methods": ("full", "lora", "ia3", "head")},
+    "robustness and scaling, fourteen methods": {
         "methods": ("full", *(LONG.replace("16", f"{n}") for n in range(11)), "bitfit", "head")
     },
 }
@@ -71,7 +78,21 @@ def report(request, table_of):
     table = table_of(**STUDIES[request.param])
     if request.param in N_LAYERS:
         build_studies(Store(table.folder), n_layers=N_LAYERS[request.param])
+    if request.param.startswith("robustness"):
+        _disturbed_and_scaled(Store(table.folder), STUDIES[request.param]["methods"])
     return write_report(table)
+
+
+def _disturbed_and_scaled(store: Store, methods: tuple[str, ...]) -> None:
+    """Studies of robustness and of scaling, invented."""
+
+    def level(at: int) -> Callable[[float], float]:
+        return lambda n: 0.9 - 0.01 * at - (2.0 - 0.1 * at) * n**-0.4
+
+    levels = {name: level(at) for at, name in enumerate(methods)}
+    write_json(store.study_path("robustness"), robustness_study(methods))
+    write_json(store.study_path("scale_examples"), examples_study(levels, noise=0.02))
+    write_json(store.study_path("scale_parameters"), parameters_study(level(0), others={"head": 0.6}, noise=0.02))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

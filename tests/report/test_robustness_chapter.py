@@ -1,5 +1,6 @@
 """The chapter on robustness: planted numbers stand where the data say, every verdict in words, gaps leave no traces."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -373,3 +374,36 @@ def test_the_figures_are_exported(study_of, tmp_path):
     study = study_of(robustness_study(FOUR))
     names = {path.stem for path in export(study.table, tmp_path / "export", ("svg",))}
     assert {"robustness-curves", "robustness-map", "matched-flips", "clean-against-perturbed"} <= names
+
+
+@pytest.fixture
+def with_texts(study_of):
+    """A study whose perturbed texts stand in its folder."""
+    result = planted()
+    result["sets"][1]["file"] = "robustness/sets/char_swap.jsonl"
+    study = study_of(result, texts=tuple(f"clear text {n}" for n in range(240)))
+    rows = [
+        {
+            "id": f"rows.csv:{n + 2}",
+            "texts": [f"claer <txet> {n}"],
+            "edits": [[{"start": 2, "end": 4}] if n == 3 else []],
+        }
+        for n in range(6)
+    ]
+    path = study.store.folder / "robustness" / "sets" / "char_swap.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return study
+
+
+def test_a_text_is_shown_before_and_after_where_texts_may_be_shown(with_texts):
+    text = Page(page(with_texts.table)).text
+    assert "as it is clear text 3 char swap, 0.2 claer <txet> 3" in text  # the one that was changed
+    shared = page(with_texts.table, with_examples=False)
+    assert "clear text" not in shared
+    assert "claer" not in shared
+
+
+def test_without_the_files_no_texts_are_shown(with_texts):
+    (with_texts.store.folder / "robustness" / "sets" / "char_swap.jsonl").unlink()
+    assert "What was done to a text" not in page(with_texts.table)

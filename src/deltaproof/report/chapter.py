@@ -1,9 +1,14 @@
 """A chapter of the page: what a study of the runs found, in plain sentences, figures and tables."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from deltaproof.report.figure import Figure
 from deltaproof.report.grid import Grid
+
+
+def _none() -> Grid | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,8 @@ class Chapter:
     """Figures and tables in reading order, each readable without the text."""
     notes: tuple[str, ...] = ()
     """What limits the findings."""
+    examples: Callable[[], Grid | None] = _none
+    """A table that shows texts of test examples, read only for a page that may show them."""
 
     @property
     def figures(self) -> list[Figure]:

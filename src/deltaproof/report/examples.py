@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deltaproof.data.run_folder import read_dataset
+from deltaproof.data.split import Split
 from deltaproof.errors import DataError, RecordError
 from deltaproof.experiments.row import Row
 from deltaproof.report.grid import Grid, grid
@@ -60,17 +61,26 @@ def _is_right(study: Study, row: Row) -> np.ndarray:
     return np.asarray(study.mean_outputs(row).argmax(axis=1) == targets[:, 0])
 
 
+def open_test(study: Study) -> Split | None:
+    """The test rows; None where they are gone.
+
+    They are opened in the name of a final run that has opened them already, so this counts for nothing new.
+    """
+    if not study.done:
+        return None
+    try:
+        return read_dataset(Path(study.table.folder) / "data", splits=()).test.open(study.done[0].keys[0])
+    except (DataError, RecordError):
+        return None
+
+
 def disagreements(study: Study) -> list[Example]:
     """Test examples that the methods answer differently, with every pattern of who is right among them.
 
-    The test split is opened in the name of a final run that has opened it already, so this counts for nothing new.
     Empty where nothing differs or the rows are gone.
     """
-    if len(study.done) < 2:
-        return []
-    try:
-        split = read_dataset(Path(study.table.folder) / "data", splits=()).test.open(study.done[0].keys[0])
-    except (DataError, RecordError):
+    split = open_test(study) if len(study.done) > 1 else None
+    if split is None:
         return []
     row_of = {name: index for index, name in enumerate(split.ids)}
     ids = study.answers(study.done[0])[0].ids

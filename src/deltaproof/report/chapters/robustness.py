@@ -1,5 +1,7 @@
 """Robustness: what perturbations cost each method, and whether one stands them better beyond being better or worse."""
 
+from functools import partial
+
 from deltaproof.experiments import wording
 from deltaproof.metrics import METRICS
 from deltaproof.report import robustness_tables as tables
@@ -15,6 +17,7 @@ from deltaproof.report.figures import (
 )
 from deltaproof.report.grid import Grid
 from deltaproof.report.numbers import metric_name, plural, value
+from deltaproof.report.perturbed_texts import perturbed_texts
 from deltaproof.report.robustness_sets import KEEPS, Json, groups, methods, number
 from deltaproof.report.study import Study
 
@@ -40,7 +43,8 @@ def robustness(study: Study) -> Chapter | None:
         tables.contrast_sets(result),
     )
     shown = tuple(block for block in blocks if block is not None and (isinstance(block, Grid) or block.panels))
-    return Chapter("robustness", "Robustness", tuple(_lead(result)), shown, tuple(_notes(result)))
+    lead, notes = tuple(_lead(result)), tuple(_notes(result))
+    return Chapter("robustness", "Robustness", lead, shown, notes, partial(perturbed_texts, study, result))
 
 
 def _lead(result: Json) -> list[str]:
