@@ -131,8 +131,9 @@ def run(
     track: str | None, suites: Sequence[str], json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """One call of `deltaproof.compare`, its result as text or JSON, and its gates as the exit code; then the suites of
-    studies that were asked for, which need every tuned model kept."""
+    studies that were asked for, which need every tuned model kept, and what they say for and against each claim."""
     from deltaproof.cli.output import emit, emit_table, reporter_for
+    from deltaproof.evidence import evidence
     from deltaproof.experiments.announcement import announcement
     from deltaproof.experiments.compare import compare as run_comparison
     from deltaproof.experiments.compare import settle
@@ -151,11 +152,13 @@ def run(
     if table.failures or not suites:
         as_asked(as_json=json)
     elif json:
-        as_asked(as_json=True, more={name: _study(name, folder, settled.device, quiet) for name in suites})
+        studies = {name: _study(name, folder, settled.device, quiet) for name in suites}
+        as_asked(as_json=True, more={**studies, "evidence": evidence(folder, table).to_json()})
     else:
         as_asked(as_json=False)
         for name in suites:
             emit("\n" + SUITES[name].text(_study(name, folder, settled.device, quiet)), as_json=False)
+        emit("\n" + evidence(folder, table).to_text(), as_json=False)
         write_report(table, with_examples=not no_examples)  # once more, with the studies
     if table.failures:
         raise DeltaproofError(

@@ -11,6 +11,7 @@ from deltaproof.cli import (
     compare,
     demo,
     diagnose,
+    evidence,
     gate,
     importing,
     listing,
@@ -67,6 +68,7 @@ app.command("scale")(scale.scale)
 app.command("suite")(suite.suite)
 app.command("capacity")(capacity.capacity)
 app.command("diagnose")(diagnose.diagnose)
+app.command("evidence")(evidence.evidence)
 app.command("ship")(ship.ship)
 app.command("gate")(gate.gate)
 app.command("report")(report.report)

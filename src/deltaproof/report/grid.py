@@ -11,7 +11,8 @@ class Cell:
     text: str
     detail: str = ""
     tone: str = ""
-    """`better`, `worse`, `equivalent`, `cannot-tell`, `warn`, or empty."""
+    """`better`, `worse`, `equivalent`, `cannot-tell`, `warn`, or empty; of claims `supported`, `contradicted`,
+    `not-applicable`."""
     sign: str = ""
     """A letter-like sign before the text, so that the tone does not hang on colour."""
     href: str = ""

@@ -25,7 +25,15 @@ ENDINGS = {
     "failed": "failed",
     "missing": "not finished yet",
 }
-SIGNS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?"}
+SIGNS = {
+    "better": "▲",
+    "worse": "▼",
+    "equivalent": "≈",
+    "cannot tell": "?",
+    "supported": "✓",
+    "contradicted": "✗",
+    "not applicable": "–",
+}
 
 
 def metric_name(metric: Metric) -> str:
