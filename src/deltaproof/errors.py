@@ -24,6 +24,18 @@ class RecordError(DeltaproofError):
     """A run folder or a record cannot be read, or holds what cannot be pooled."""
 
 
+class CompressionError(DeltaproofError):
+    """An update cannot be compressed as asked, or would not survive it."""
+
+
+class CorruptFileError(DeltaproofError):
+    """A compressed file is damaged or is none; the message names the tensor and what is wrong with it."""
+
+
+class NewerFormatError(DeltaproofError):
+    """A compressed file was written in a format that this version does not know."""
+
+
 class MissingExtraError(DeltaproofError):
     """An optional dependency is not installed; the message names the extra."""
 

@@ -9,11 +9,14 @@ from typer.core import TyperGroup
 from deltaproof.cli import (
     capacity,
     compare,
+    compress,
+    decompress,
     demo,
     diagnose,
     evidence,
     gate,
     importing,
+    inspect,
     listing,
     predict,
     report,
@@ -69,6 +72,9 @@ app.command("suite")(suite.suite)
 app.command("capacity")(capacity.capacity)
 app.command("diagnose")(diagnose.diagnose)
 app.command("evidence")(evidence.evidence)
+app.command("compress")(compress.compress)
+app.command("inspect")(inspect.inspect)
+app.command("decompress")(decompress.decompress)
 app.command("ship")(ship.ship)
 app.command("gate")(gate.gate)
 app.command("report")(report.report)

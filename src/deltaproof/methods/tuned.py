@@ -255,17 +255,26 @@ def attach(backbone: Backbone, method: "Method | str | dict[str, Any]", seed: in
         ConfigError: the method does not go with the model, or another one is attached to it.
     """
     _check_free(backbone)
-    tuned = place(backbone, method_from(method))
-    for (site, edit), name in zip(tuned.placed(), tuned.places(), strict=True):
-        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.has_weight else None
-        edit.start(weight, generator(seed, "method", name))
-    tuned.edits.to(next(backbone.model.parameters()).device)
+    tuned = started(backbone, method_from(method), seed)
     try:
         tuned.hook_up()
     except BaseException:
         tuned.unhook()  # those of the edits that fitted
         raise
     vars(backbone.model)[_ATTACHED] = (tuned,)
+    return tuned
+
+
+def started(backbone: Backbone, method: Method, seed: int = 0) -> Tuned:
+    """The method's edits in their places with the start values of this seed; none acts yet.
+
+    Beside a model that is tuned already this tells what its edits started from.
+    """
+    tuned = place(backbone, method)
+    for (site, edit), name in zip(tuned.placed(), tuned.places(), strict=True):
+        weight = weight_of(backbone.module(site), site).detach() if site is not None and site.has_weight else None
+        edit.start(weight, generator(seed, "method", name))
+    tuned.edits.to(next(backbone.model.parameters()).device)
     return tuned
 
 

@@ -48,29 +48,64 @@ def load_tuned(
     Args:
         base: where the model that was tuned lies now, if not where it did then.
     """
+    task, spec = facts_of(folder)
+    is_full = spec["method"]["name"] == "full"
+    source = str(Path(folder).resolve()) if is_full else base
+    tuned = attach_anew(task, spec, trust_remote_code, source, what=f"`{folder}`")
+    if not is_full:
+        tuned.load_state(_read_tensors(Path(folder) / TENSORS))
+    return tuned.eval(), task, spec
+
+
+def attach_anew(
+    task: TextTask, spec: dict[str, Any], trust_remote_code: bool = False, base: str | None = None, what: str = "this"
+) -> Tuned:
+    """The model of a spec with its method attached and nothing trained yet: what stored values are loaded into.
+
+    Args:
+        base: where the model lies now, if not where it did then; of full fine-tuning, the tuned model.
+        what: how an error calls what the spec is of.
+    Raises:
+        RecordError: the base of a method that changes it is another model.
+    """
+    labels = list(task.labels) if task.labels else None
+    is_full = spec["method"]["name"] == "full"
+    backbone = load_backbone(
+        base or spec["model"]["name"], task.kind, task.n_outputs, labels=labels, seed=spec["seed"],
+        trust_remote_code=trust_remote_code,
+        revision=None if base else spec["model"].get("revision") or None,
+    )  # fmt: skip
+    if not is_full:
+        check_base(backbone.fingerprint, spec, what)
+    return attach(backbone, method_from(spec["method"]), spec["seed"])
+
+
+def check_base(fingerprint: str, spec: dict[str, Any], what: str) -> None:
+    """Refuse a base other than the one that was tuned.
+
+    Raises:
+        RecordError: its fingerprint differs.
+    """
+    if fingerprint != spec["model"]["fingerprint"]:
+        raise RecordError(
+            f"the model must be the one that {what} was tuned on, `{spec['model']['name']}` with fingerprint "
+            f"{spec['model']['fingerprint']}, got {fingerprint}; bring that model back, the rest fits no other"
+        )
+
+
+def facts_of(folder: Path) -> tuple[TextTask, dict[str, Any]]:
+    """The task and the spec of a tuned model.
+
+    Raises:
+        RecordError: the folder holds none, or not a whole one.
+    """
     path = Path(folder) / FACTS
     if not path.exists():
         raise RecordError(
             f"`{folder}` must be a folder that `train` or `compare` saved, found no {FACTS}; "
             f"name one such as `runs/NAME/best`"
         )
-    task, spec = read_facts(path)
-    labels = list(task.labels) if task.labels else None
-    is_full = spec["method"]["name"] == "full"
-    source = str(Path(folder).resolve()) if is_full else base or spec["model"]["name"]
-    backbone = load_backbone(
-        source, task.kind, task.n_outputs, labels=labels, seed=spec["seed"], trust_remote_code=trust_remote_code,
-        revision=None if is_full or base else spec["model"].get("revision") or None,
-    )  # fmt: skip
-    if not is_full and backbone.fingerprint != spec["model"]["fingerprint"]:
-        raise RecordError(
-            f"the model must be the one that `{folder}` was tuned on, `{spec['model']['name']}` with fingerprint "
-            f"{spec['model']['fingerprint']}, got {backbone.fingerprint}; bring that model back, the rest fits no other"
-        )
-    tuned = attach(backbone, method_from(spec["method"]), spec["seed"])
-    if not is_full:
-        tuned.load_state(_read_tensors(Path(folder) / TENSORS))
-    return tuned.eval(), task, spec
+    return read_facts(path)
 
 
 def read_facts(path: Path) -> tuple[TextTask, dict[str, Any]]:

@@ -1,0 +1,205 @@
+"""The compressed file: what it costs, and that no damage to it goes unseen."""
+
+import json
+import resource
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from deltaproof.compression.compeft import compress
+from deltaproof.compression.container import _WORDS, Compressed, _header, from_bytes, read_compressed
+from deltaproof.compression.entries import Rows, Whole
+from deltaproof.errors import CorruptFileError, NewerFormatError, RecordError
+from updates import InMemory, adapters
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A file of every kind of entry, about a kilobyte."""
+    tensors, starts = adapters(2, 24, 2, 0.02)
+    found = compress(InMemory(tensors, starts), 0.2).compressed
+    rows = np.array([1, 4], "<u4").tobytes() + np.arange(24, dtype=np.uint8).tobytes()
+    more = {
+        "classifier.weight": Whole("classifier.weight", (2, 3), "F32", np.arange(6, dtype="<f4").tobytes()),
+        "embeddings": Rows("embeddings", (6, 3), "F32", rows, 2),
+    }
+    return Compressed({**found.entries, **more}, {**found.facts, "base": {"name": "nowhere", "fingerprint": "0"}})
+
+
+def build(index: dict, payload: bytes = b"", version: int = 1) -> bytes:
+    """A file whose checksums hold, whatever stands in it."""
+    packer = zlib.compressobj(zdict=_WORDS)
+    packed = packer.compress(json.dumps(index).encode()) + packer.flush()
+    stored = zlib.crc32(packed).to_bytes(4, "little") + packed
+    header = _header(version, len(stored), len(payload))
+    return len(header).to_bytes(8, "little") + header + stored + payload
+
+
+def test_what_is_written_is_read(small, tmp_path):
+    path = tmp_path / "expert.dpz"
+    assert small.write(path) == path.stat().st_size == len(small.to_bytes())
+    assert read_compressed(path) == small
+    assert read_compressed(path).to_bytes() == small.to_bytes()
+
+
+def test_it_is_a_safetensors_file_of_two_byte_streams(small, tmp_path):
+    path = tmp_path / "expert.dpz"
+    small.write(path)
+    with safe_open(path, "np") as file:
+        assert sorted(file.keys()) == ["index", "payload"]
+        assert file.metadata() == {"format": "dpz", "version": "1"}
+        assert file.get_tensor("payload").nbytes == sum(len(entry.payload) for entry in small.entries.values())
+
+
+def test_every_flip_of_every_byte_is_seen(small):
+    data = bytearray(small.to_bytes())
+    draw = np.random.default_rng(0)
+    for at in range(len(data)):
+        for mask in {1, 1 << int(draw.integers(1, 8)), int(draw.integers(1, 256))}:
+            data[at] ^= mask
+            with pytest.raises(CorruptFileError) as error:
+                from_bytes(bytes(data))
+            assert "cannot be read, `" in str(error.value), str(error.value)
+            data[at] ^= mask
+    assert from_bytes(bytes(data)) == small
+
+
+def test_a_flip_in_the_payload_names_its_tensor(small):
+    data = small.to_bytes()
+    start = len(data) - sum(len(entry.payload) for entry in small.entries.values())
+    for entry in small.entries.values():
+        damaged = bytearray(data)
+        damaged[start] ^= 4
+        with pytest.raises(CorruptFileError, match=f"`{entry.name}`: its checksum differs"):
+            from_bytes(bytes(damaged))
+        start += len(entry.payload)
+
+
+def test_every_length_but_the_right_one_is_seen(small):
+    data = small.to_bytes()
+    for length in range(len(data)):
+        with pytest.raises(CorruptFileError):
+            from_bytes(data[:length])
+    with pytest.raises(CorruptFileError, match="bytes must be there"):
+        from_bytes(data + b"\0")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400))
+def test_bytes_that_are_no_such_file_are_refused(data):
+    with pytest.raises(CorruptFileError):
+        from_bytes(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_an_index_that_lies_under_true_checksums_is_refused(small, data):
+    """Nobody's accident: someone who writes checksums that hold around numbers that do not."""
+    packed = small.to_bytes()[8 + len(_header_of(small)) + 4 :][: _n_index(small) - 4]
+    listed = json.loads(zlib.decompressobj(zdict=_WORDS).decompress(packed))
+    payload = b"".join(entry.payload for entry in small.entries.values())
+    item = data.draw(st.sampled_from(listed["entries"]))
+    key = data.draw(st.sampled_from(sorted(item)))
+    value = data.draw(
+        st.one_of(
+            st.none(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5),
+            st.lists(st.integers(-3, 2**40), max_size=10), st.dictionaries(st.text(max_size=2), st.none(), max_size=1),
+        )
+    )  # fmt: skip
+    before, item[key] = item[key], value
+    try:
+        found = from_bytes(build(listed, payload))
+    except CorruptFileError:
+        return
+    assert key in ("name", "scale", "start", "start_crc", "shape", "dtype"), (key, before, value)
+    for entry in found.ternary.values():
+        entry.signs()
+
+
+def _header_of(compressed):
+    data = compressed.to_bytes()
+    return data[8 : 8 + int.from_bytes(data[:8], "little")]
+
+
+def _n_index(compressed):
+    return int(_header_of(compressed).split(b'"shape":[')[1].split(b"]")[0])
+
+
+ENTRY = {"name": "w", "dtype": "F32", "bytes": 0, "crc": 0, "kind": "ternary", "start": "zero", "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {**ENTRY, "shape": [2**31, 2**29], "kept": 0, "divisor": 1, "unary": 0, "long": 0},
+        {**ENTRY, "shape": [10**9], "kept": 0, "divisor": 1, "unary": 0, "long": 0},
+        {**ENTRY, "shape": [10**12], "kept": 10**11, "divisor": 7, "unary": 10**11, "long": 5},
+        {**ENTRY, "kind": "whole", "shape": [10**12]},
+        {**ENTRY, "kind": "rows", "shape": [10**12, 4], "rows": 10**12},
+    ],
+    ids=["zeros without end", "four gigabytes of zeros", "kept without bytes", "whole", "rows"],
+)
+def test_a_file_that_claims_more_than_it_can_hold_is_refused(index):
+    with pytest.raises(CorruptFileError, match="`w`"):
+        from_bytes(build({"version": 1, "facts": {}, "entries": [index]}))
+
+
+def test_claims_take_no_memory():
+    """In a process of its own that may take 0.4 GB more: an index that would unpack to 0.6 GB."""
+    code = """
+import json, resource, sys, zlib
+from deltaproof.compression.container import _header, from_bytes
+from deltaproof.errors import CorruptFileError
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**8, used + 3 * 10**8))
+packer = zlib.compressobj(1)
+packed = b''.join(packer.compress(b' ' * 2**24) for _ in range(36)) + packer.flush()
+stored = zlib.crc32(packed).to_bytes(4, 'little') + packed
+header = _header(1, len(stored), 0)
+try:
+    from_bytes(len(header).to_bytes(8, 'little') + header + stored)
+except CorruptFileError as error:
+    assert 'index' in str(error)
+    print('refused')
+"""
+    if not hasattr(resource, "RLIMIT_AS") or not sys.platform.startswith("linux"):
+        pytest.skip("limits of memory are Linux's")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_a_newer_format_is_told_from_damage(small):
+    facts = {"version": 2, "facts": {}, "entries": []}
+    with pytest.raises(NewerFormatError, match="has format 2, this version of deltaproof reads up to 1; update"):
+        from_bytes(build(facts, version=2))
+    start = b'{"__metadata__":{"format":"dpz","version":"7"},"something":"else"}'
+    with pytest.raises(NewerFormatError, match="has format 7"):
+        from_bytes(len(start).to_bytes(8, "little") + start)
+    damaged = small.to_bytes().replace(b'"version":"1"', b'"version":"3"')
+    with pytest.raises(CorruptFileError, match="the version in the header is 3, in the index 1"):
+        from_bytes(damaged)
+
+
+def test_a_file_that_is_not_there_or_something_else_is_said_so(tmp_path):
+    with pytest.raises(RecordError, match="must be a file, found none"):
+        read_compressed(tmp_path / "none.dpz")
+    (tmp_path / "other.dpz").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(CorruptFileError, match="no compressed update of deltaproof"):
+        read_compressed(tmp_path / "other.dpz")
+
+
+@pytest.mark.parametrize("n_tensors", [1, 24, 200])
+def test_a_file_costs_256_bytes_and_64_for_each_tensor_beyond_its_payload(n_tensors):
+    names = [f"encoder.layer.{at}.attention.self.query#0.{part}" for at in range(n_tensors) for part in "ab"]
+    draw = torch.Generator().manual_seed(0)
+    tensors = {name: torch.randn(384, 8, generator=draw) for name in names[:n_tensors]}
+    bare = Compressed(compress(InMemory(tensors), 0.2).compressed.entries)
+    payload = sum(len(entry.payload) for entry in bare.entries.values())
+    assert len(bare.to_bytes()) <= payload + 256 + 64 * n_tensors
