@@ -18,6 +18,7 @@ from deltaproof.backbones import TINY_FAMILIES, Site, tiny_backbone, tiny_langua
 from deltaproof.errors import ConfigError
 from deltaproof.methods import method_from
 from deltaproof.methods.context import Context
+from deltaproof.methods.hooks import hook_up
 from deltaproof.methods.orthonormal import orthonormal
 from deltaproof.methods.positions import Positions
 from deltaproof.methods.reft import FORMS, Reft
@@ -410,6 +411,34 @@ def test_answers_and_gradients_are_those_of_a_plain_hook(text, side, family, mak
         ours, theirs = (torch.autograd.grad(out.square().mean(), parameter, retain_graph=True)[0]
                         for out in (got, wanted))  # fmt: skip
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2", "modernbert", "gpt2"])
+@pytest.mark.parametrize("text", ["loreft(positions='f2+l3', tied=False)", "direft(positions='l1')"])
+def test_a_pair_of_texts_is_one_prompt_from_its_first_token_to_its_last(text, family):
+    tuned = strong(text, family, tiny_backbone)
+    tokenizer = tuned.backbone.tokenizer
+    batch = tokenizer(["a good film", "bad"], ["the story of the fox is short", "a dog"], padding=True,
+                      return_tensors="pt")  # fmt: skip
+    rows = [(0, int(n)) for n in batch["attention_mask"].sum(1)]
+    reference = Reference(tiny_backbone(family), tuned, rows)
+    torch.testing.assert_close(tuned(**batch).logits, reference.model.eval()(**batch).logits, atol=2e-5, rtol=1e-5)
+
+
+def test_a_layer_may_put_out_its_state_among_other_things():
+    """As the layers of earlier releases of transformers do: what comes behind the state passes as it is."""
+
+    class Layer(nn.Module):
+        def forward(self, h):
+            return 2 * h, "its attention"
+
+    edit, layer, context = edit_of("loreft(positions='all')", 8), Layer(), Context()
+    site = Site("layer", "layer", 0, 8, 8)
+    hook_up(layer, [(site, edit)], context, lambda site: layer)
+    h = torch.randn(2, 3, 8)
+    state, rest = layer(h)
+    torch.testing.assert_close(state, 2 * h + edit.change(2 * h))
+    assert rest == "its attention"
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -438,6 +438,30 @@ def test_layers_computed_again_in_the_backward_pass_give_the_same_gradients():
         torch.testing.assert_close(plain, again, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_compiled_it_answers_the_same(family):
+    tuned = trained(family)
+    wanted = answers(tuned, tuned.backbone.tokenizer)
+    torch.testing.assert_close(
+        answers(torch.compile(tuned, backend="eager"), tuned.backbone.tokenizer), wanted, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_a_base_in_bf16_its_matrix_is_trained_in_fp32(family):
+    backbone = tiny_backbone(family)
+    backbone.model.bfloat16()
+    tuned = attach(backbone, method_from(PICA))
+    matrices = [parameter for name, parameter in tuned.trained().items() if name.endswith(".m")]
+    assert matrices
+    assert {parameter.dtype for parameter in matrices} == {torch.float32}
+    Bench(family).train(tuned, 2, learning_rate=1e-3)
+    for matrix in matrices:
+        assert bool(matrix.any())
+        assert not torch.equal(matrix, matrix.bfloat16().float()), "values finer than bf16 has"
+
+
 def test_a_training_is_that_of_a_lora_with_a_frozen_a():
     """peft's LoRA with A = P frozen and B = M, one pair per layer, is PiCa without sharing: equal losses by hand."""
     ours = attach(tiny_backbone("bert"), method_from("pica(rank=4, share=False)"))
