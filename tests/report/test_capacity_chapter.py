@@ -98,13 +98,14 @@ def test_the_lead_says_what_was_found_in_the_words_of_the_terminal(table_of):
 
 def test_studies_that_were_not_made_are_named_with_what_makes_them(table_of):
     notes = " ".join(chapter(studied(table_of, {"methods": USUAL}, ("path",))).notes)
-    assert "Does a low rank bind? Not answered: the study `expressivity` was not made; `deltaproof capacity`" in notes
-    assert "What was forgotten? Not answered: the study `forgetting` was not made" in notes
+    assert "Not asked yet: “Does a low rank bind?”, “What are the updates made of?”" in notes
+    assert "“What was forgotten?”; `deltaproof capacity` asks models kept with `--keep all`" in notes
+    assert "“What lies along the change?”" not in notes
 
 
 def test_without_full_fine_tuning_the_truncation_test_says_that_it_needs_it(table_of):
     notes = " ".join(chapter(studied(table_of, {"methods": ("lora", "head")}, NAMES[1:])).notes)
-    assert "needs a fully tuned model, and `full` is not among the contestants" in notes
+    assert "needs a fully tuned model, and there is no `full` among the methods" in notes
 
 
 def test_a_study_that_could_not_be_made_gives_its_reason_without_the_models_folder(table_of):
@@ -121,8 +122,8 @@ def test_a_study_that_could_not_be_made_gives_its_reason_without_the_models_fold
 def test_methods_that_a_study_leaves_out_are_named(table_of):
     found = chapter(studied(table_of, {"methods": USUAL}))
     notes = " ".join(found.notes)
-    assert "bitfit: 26 biases and norms changed, no matrix of a layer did" in notes
-    assert "prefix: a spectrum needs a change of weights" in notes
+    assert "bitfit (26 biases and norms changed, no matrix of a layer did)" in notes
+    assert "prefix (no change of weights that the base has)" in notes
     captions = {figure.name: figure.caption for figure in found.figures}
     assert "Without a line: prefix (not a change of weights)" in captions["along-the-change"]
     assert "Not measured: prefix" in captions["learning-and-forgetting"]

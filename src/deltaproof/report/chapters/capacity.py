@@ -86,18 +86,19 @@ def _spectra_lead(study: Study, result: Result) -> list[str]:
             f"{wording.share(over_noise)} of what noise would take"
             + (": no more can be said of its rank than of noise's." if over_noise >= 0.9 else ".")
         )
-    with_intruders = [m for m in result["methods"] if m["intruders"] and m["intruders"]["n_robust"] >= 0.5]
+    with_intruders = [m for m in result["methods"] if m["intruders"] and m["intruders"]["n_robust"] >= 1]
     if with_intruders:
         most = sorted(with_intruders, key=lambda method: -float(method["intruders"]["n_robust"]))
-        counts = [
-            f"{m['intruders']['n_robust']:.0f} of {m['intruders']['n_examined']:.0f} under {m['label']}"
-            for m in most[:3]
-        ]
+        counts = [f"{_of_examined(method['intruders'])} under {method['label']}" for method in most[:3]]
         more = f", fewer under {len(most) - 3} others" if len(most) > 3 else ""
-        said.append(f"Intruder dimensions that noise does not explain: {', '.join(counts)}{more}.")
+        said.append(f"Intruder dimensions that noise does not explain, per model: {', '.join(counts)}{more}.")
     elif any(method["intruders"] for method in result["methods"]):
-        said.append("No method brought intruder dimensions that noise does not explain.")
+        said.append("No method brought even one intruder dimension per model that noise does not explain.")
     return said
+
+
+def _of_examined(intruders: Result) -> str:
+    return f"{intruders['n_robust']:.0f} of {intruders['n_examined']:.0f}"
 
 
 def _displacement_lead(study: Study, result: Result) -> list[str]:
@@ -136,28 +137,25 @@ _LEADS: dict[str, Callable[[Study, Result], list[str]]] = {
 
 def _left_out(made: dict[str, Result]) -> list[str]:
     """Methods that have no part in the figures of weights, and why."""
-    return (
-        [sentence(f"Not among the figures of weights: {why}") for why in without_matrices(made["spectra"])]
-        if ("spectra" in made)
-        else []
-    )
+    without = without_matrices(made["spectra"]) if "spectra" in made else []
+    return [f"Not in the figures of weights: {'; '.join(without)}."] if without else []
 
 
 def _missing(study: Study, found: dict[str, Result]) -> list[str]:
-    """Studies that are not in the page, and why."""
-    said = []
+    """Questions that the page does not answer, and why."""
+    has_full = any((entry.get("method") or {}).get("name") == "full" for entry in study.contestants.values())
+    said, not_made = [], []
     for name, title in TITLES.items():
-        if name not in found:
-            has_full = any((entry.get("method") or {}).get("name") == "full" for entry in study.contestants.values())
-            needs_full = name == "expressivity" and not has_full
-            why = (
-                "the truncation test needs a fully tuned model, and `full` is not among the contestants"
-                if needs_full
-                else f"the study `{name}` was not made; `deltaproof capacity` makes it of models kept with `--keep all`"
+        if name == "expressivity" and name not in found and not has_full:
+            said.append(
+                f"{title} The truncation test needs a fully tuned model, and there is no `full` among the methods."
             )
-            said.append(f"{title} Not answered: {why}.")
+        elif name not in found:
+            not_made.append(f"“{title}”")
         elif found[name].get("applicable") is False:
             said.append(f"{title} Not answered: {sentence(found[name]['reason'])}")
+    if not_made:
+        said.append(f"Not asked yet: {', '.join(not_made)}; `deltaproof capacity` asks models kept with `--keep all`.")
     return said
 
 

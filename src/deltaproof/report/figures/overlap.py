@@ -14,6 +14,8 @@ from deltaproof.report.study import Study
 
 Result = dict[str, Any]
 CHANCE = Style("axis", "plus", hollow=True)
+_HALF = 400.0
+"""Width of one of two maps side by side, small enough for a phone."""
 SIDES = {"out": "output side", "in": "input side"}
 
 
@@ -47,7 +49,7 @@ def captured_figure(study: Study, result: Result) -> Figure:
         "How much of full fine-tuning's update lies in a method's directions",
         "Energy of full fine-tuning's update inside the leading directions of output and input of each method's "
         "update, mean over matrices and seeds. A method that does the same thing with fewer directions comes near "
-        "100 %. Full fine-tuning against another seed of its own is the most that can be hoped for, random "
+        "100 %. Full fine-tuning against another seed of its own shows what to expect at best, random "
         "directions are the least.",
         panels,
         grid(
@@ -159,7 +161,9 @@ def _map(ranks: Sequence[int], found: list[list[float | None]], chance: list[lis
                 title = f"{ranks[i]} and {ranks[j]}: {percent(value)}, by chance {percent(chance[i][j])}"
                 cells[row, column] = HeatCell(f"{100 * value:.0f}", beyond**0.5, title)
     first, second = ([f"{ranks[at]}" for at in kept] for kept in (rows, columns))
-    return heat_map(first, second, cells, "method's", "first directions of full fine-tuning", 30, ("chance", "all"))
+    return heat_map(
+        first, second, cells, "method's", "first directions of full fine-tuning", 30, ("chance", "all"), _HALF
+    )
 
 
 def _map_description(

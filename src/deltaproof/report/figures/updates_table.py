@@ -23,11 +23,11 @@ def updates_table(result: Result) -> Grid:
         _COLUMNS,
         [_line(method) for method in result["methods"]],
         note="Means over the seeds; ranks are medians over the matrices. Size: Frobenius norm of the change as a share "
-        "of the weights'. At most: the largest |D|₂ / |W0|₂ of a matrix. r90 holds 90 % of a change's energy; "
-        "stable rank is |D|F² / |D|₂², entropy rank exp(−Σ p log p) of the singular values: three counts of "
-        "directions that weigh small ones differently. Lost in bf16: the rounding that storing the tuned weights in "
-        "bfloat16 would add, as a share of the change. Intruders: those that noise does not explain, with those of "
-        "the authors' definition below.",
+        "of the weights'. At most: the largest |D|₂ / |W0|₂ of a matrix, embeddings included. r90 holds 90 % of a "
+        "change's energy; stable rank is |D|F² / |D|₂², entropy rank exp(−Σ p log p) of the singular values: three "
+        "counts of directions that weigh small ones differently. Lost in bf16: the rounding that storing the tuned "
+        "weights in bfloat16 would add, as a share of the change. Intruders: those that noise does not explain, "
+        "with those of the authors' definition below.",
     )
 
 

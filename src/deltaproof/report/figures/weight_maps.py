@@ -80,9 +80,10 @@ QUANTITIES = (
     Quantity(
         "intruders",
         "Intruder dimensions",
-        "How many of the ten leading singular vectors of each tuned weight resemble none of the base's (cosine below "
-        "0.5) and lie, for the most part, outside of what noise as large as the change would mix; mean over the seeds. "
-        "Shuttleworth et al. (2024) found such vectors under LoRA and tied them to forgetting.",
+        "How many of the ten leading singular vectors of each tuned weight resemble none of the base's (cosine "
+        "below 0.5) and lie, for the most part, outside of what noise as large as the change would mix; mean over "
+        "the seeds. Shuttleworth et al. (2024) found such vectors under LoRA and tied them to forgetting. Matrices "
+        "outside of layers are counted in the table of updates alone.",
         _robust,
         _plain,
         "",

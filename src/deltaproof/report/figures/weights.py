@@ -36,13 +36,14 @@ def roles_of(rows: Sequence[Entry]) -> list[str]:
 
 
 def without_matrices(result: Entry) -> list[str]:
-    """Why a method has no part in figures of matrices, a clause each."""
+    """Methods that have no part in figures of matrices, each with the reason."""
     said = []
     for method in result["methods"]:
         if not any(in_layers(method)):
             n = method["n_vectors"]
             vectors = f"{n} biases and norms changed, no matrix of a layer did" if n else "no matrix of a layer changed"
-            said.append(f"{method['label']}: {method['why_none'] or vectors}")
+            why = "no change of weights that the base has" if method["why_none"] else vectors
+            said.append(f"{method['label']} ({why})")
     return said
 
 
