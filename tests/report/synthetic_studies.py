@@ -202,7 +202,7 @@ def moved(label: str, method: int, n_layers: int) -> dict[str, Any]:
         "why_no_bound": f"`{label}` changes more than weights" if label.startswith(NOT_WEIGHTS) else "",
         "not_in_bound": [],
         "slopes": {
-            "base": {"lipschitz": [1.0, 1.5, 2.0, 2.5, 3.0], "radius": None, "relative_radius": None},
+            "base": {"lipschitz": [1.0, 1.5, 2.0, 2.5, 3.0], "radius": [0.2] * 5, "relative_radius": [0.02] * 5},
             "tuned": {"lipschitz": [value * (method + 1) for value in (1.0, 1.5, 2.0, 2.5, 3.0)],
                       "radius": [0.1] * 5, "relative_radius": [0.01] * 5},
             "ratio": [float(method + 1)] * 5,

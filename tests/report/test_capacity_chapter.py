@@ -70,8 +70,8 @@ def test_the_usual_chapter_has_every_figure_in_reading_order(table_of):
     found = chapter(studied(table_of, {"methods": USUAL}))
     assert [figure.name for figure in found.figures] == [
         "truncated-and-trained", "singular-values", "change-sizes", "ranks-over-noise", "intruders", "captured-energy",
-        "shared-directions", "increments", "displacement", "layers-moved", "along-the-change",
-        "learning-and-forgetting",
+        "shared-directions", "increments", "displacement", "layers-moved", "local-slopes",
+        "along-the-change", "learning-and-forgetting",
     ]  # fmt: skip
 
 

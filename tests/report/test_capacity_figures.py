@@ -18,6 +18,7 @@ from deltaproof.report.figures import (
     displacement,
     forgetting,
     increments,
+    local_slopes,
     overlap,
     singular_values,
     truncation,
@@ -199,7 +200,7 @@ def test_a_histogram_has_logarithmic_heights_and_an_empty_bin_reaches_the_ground
 
 def test_displacement_strips_stand_at_their_medians_and_the_bound_on_an_axis_of_exponents(study):
     figure = displacement.figure(study, study.studies["displacement"])
-    measured, tightness, slopes = figure.panels
+    measured, tightness = figure.panels
     found = {title.split(":")[0]: x for title, (x, _) in marks(measured.drawing).items()}
     assert list(found) == ["full", "lora", "bitfit", "prefix"]
     assert_affine([math.log(at + 1) for at in range(4)], list(found.values()))
@@ -209,8 +210,25 @@ def test_displacement_strips_stand_at_their_medians_and_the_bound_on_an_axis_of_
     reached = [float(e.get("x1")) for e in elements(tightness.drawing, "line") if e.get("stroke") == "var(--ink)"]
     assert affine([-12.0, -10.0], [found["full"], found["bitfit"]])(0.0) == pytest.approx(reached[0], abs=NEAR)
     assert {"no change of weights", "nothing moved", "median 10⁻¹¹, at most 10⁻⁹"} <= set(texts(tightness.drawing))
-    assert "2 times the base's" in texts(slopes.drawing)
     assert "nothing moved" in {row[4].text for row in figure.data.sections[0].rows}
+
+
+def test_slopes_stand_beside_the_bases_and_what_holds_is_in_percent(study):
+    slopes, radii = local_slopes.figure(study, study.studies["displacement"]).panels
+    assert "2 times the base's" in texts(slopes.drawing)
+    found = {title.split(":")[0]: x for title, (x, _) in marks(slopes.drawing).items()}
+    assert len({found[f"{label}, base"] for label in METHODS}) == 1
+    assert_affine([math.log(at + 1) for at in range(5)], [found[f"{label}, tuned"] for label in METHODS])
+    assert found["full, base"] == pytest.approx(found["full, tuned"], abs=NEAR)
+    assert texts(radii.drawing).count("median 1 %") == len(METHODS)
+    assert "full: median 1 %." in radii.description
+
+
+def test_where_no_margin_is_known_there_is_no_radius(study):
+    result = study.studies["displacement"]
+    for method in result["methods"]:
+        method["slopes"]["base"]["relative_radius"] = None
+    assert [panel.heading for panel in local_slopes.figure(study, result).panels] == ["Slopes"]
 
 
 def test_layers_that_nothing_moved_are_said_not_drawn(study):

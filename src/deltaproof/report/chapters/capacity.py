@@ -13,6 +13,7 @@ from deltaproof.report.figures import (
     displacement,
     forgetting,
     increments,
+    local_slopes,
     overlap,
     singular_values,
     truncation,
@@ -62,7 +63,11 @@ def _spectra(study: Study, result: Result) -> list[Figure | Grid]:
 
 
 def _displacement(study: Study, result: Result) -> list[Figure | Grid]:
-    return [displacement.figure(study, result), displacement.layers_figure(study, result)]
+    return [
+        displacement.figure(study, result),
+        displacement.layers_figure(study, result),
+        local_slopes.figure(study, result),
+    ]
 
 
 _BLOCKS: dict[str, Callable[[Study, Result], list[Figure | Grid]]] = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltaproof.metrics import METRICS, Metric
-from deltaproof.report.drawing.plot import PANEL, SMALL, Axis, Plot
+from deltaproof.report.drawing.plot import HALF, SMALL, Axis, Plot
 from deltaproof.report.drawing.scales import padded
 from deltaproof.report.drawing.svg import Drawing
 from deltaproof.report.figure import Figure, Panel
@@ -16,8 +16,6 @@ Result = dict[str, Any]
 _LOG_FROM = 20.0
 """A loss that spans more than this factor is drawn on a logarithmic axis."""
 _LOSSES = {"nll": "validation loss, nats", "mse": "validation loss, squared error in standard deviations"}
-_HALF = 420.0
-"""Width of one of two drawings side by side."""
 
 
 def figure(study: Study, result: Result) -> Figure:
@@ -30,12 +28,12 @@ def figure(study: Study, result: Result) -> Figure:
             Panel(
                 "Loss",
                 _description(result, "loss", f"{result['loss']}"),
-                *(_draw_loss(study, result, width) for width in (_HALF, PANEL)),
+                _draw_loss(study, result),
             ),
             Panel(
                 metric_title(metric),
                 _description(result, "score", metric_name(metric)),
-                *(_draw_score(study, result, metric, width) for width in (_HALF, PANEL)),
+                _draw_score(study, result, metric),
             ),
         )
     return Figure(
@@ -43,7 +41,8 @@ def figure(study: Study, result: Result) -> Figure:
         "Along the change",
         "Loss and score on validation at W0 + t (W1 − W0): t = 0 is the base, t = 1 the tuned model, both with the "
         "trained head; bars are 95 % intervals over seeds and examples. A lowest loss at t = 1 is a minimum that "
-        "training found, one before it says that training overshot; a score that holds at half the change means that "
+        "training found, one before it says that training overshot, one beyond it that it stopped short; a score "
+        "that holds at half the change means that "
         "much of it could be scaled away, as is done to forget less." + without,
         panels,
         grid(
@@ -70,13 +69,11 @@ def _number(number: float | None) -> str:
     return "–" if number is None else f"{number:.3g}".replace("-", "−")
 
 
-def _draw_loss(study: Study, result: Result, width: float) -> Drawing:
+def _draw_loss(study: Study, result: Result) -> Drawing:
     found = [loss for method in result["methods"] for loss in method["loss"] if loss is not None]
     log = bool(found) and min(found) > 0 and max(found) / min(found) > _LOG_FROM
     low, high = padded(found or [0.0, 1.0], 0.1, log)
-    plot = _plot(
-        result, Axis(_LOSSES.get(result["loss"], "validation loss"), low, high, lambda loss: f"{loss:g}", log), width
-    )
+    plot = _plot(result, Axis(_LOSSES.get(result["loss"], "validation loss"), low, high, lambda loss: f"{loss:g}", log))
     for method in result["methods"]:
         bars = zip(result["steps"], method["loss_low"], method["loss_high"], strict=True)
         for step, start, end in bars:
@@ -91,7 +88,7 @@ def _draw_loss(study: Study, result: Result, width: float) -> Drawing:
     return plot.drawing
 
 
-def _draw_score(study: Study, result: Result, metric: Metric, width: float) -> Drawing:
+def _draw_score(study: Study, result: Result, metric: Metric) -> Drawing:
     found = [score for method in result["methods"] for score in method["score"] if score is not None]
     low, high = padded(found or [0.0, 1.0], 0.1)
     axis = Axis(
@@ -101,17 +98,17 @@ def _draw_score(study: Study, result: Result, metric: Metric, width: float) -> D
         lambda score: value(score, metric.unit),
         falling=not metric.higher_is_better,
     )
-    plot = _plot(result, axis, width)
+    plot = _plot(result, axis)
     for method in result["methods"]:
         _line(study, plot, method["label"], result["steps"], method["score"], lambda s: value(s, metric.unit))
     return plot.drawing
 
 
-def _plot(result: Result, y: Axis, width: float) -> Plot:
+def _plot(result: Result, y: Axis) -> Plot:
     steps = result["steps"]
     room = 0.05 * (max(steps) - min(steps))
     x = Axis("t, share of the change", min(steps) - room, max(steps) + room, _number)
-    plot = Plot(x, y, width, 280 if width > PANEL else 240)
+    plot = Plot(x, y, HALF, 270)
     for step, name in ((0.0, "base"), (1.0, "tuned")):
         plot.drawing.line((plot.x(step), plot.top), (plot.x(step), plot.bottom), "axis", 1, "3 3")
         plot.drawing.text((plot.x(step) + 4, plot.top + 9), name, colour="muted", size=SMALL)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltaproof.report.drawing.heatmap import HeatCell, heat_map
-from deltaproof.report.drawing.plot import PAGE, PANEL, Axis, Plot
+from deltaproof.report.drawing.plot import HALF, PAGE, PANEL, Axis, Plot
 from deltaproof.report.drawing.ranks import rank_axis
 from deltaproof.report.drawing.svg import Drawing, Style
 from deltaproof.report.figure import Figure, Panel
@@ -14,8 +14,6 @@ from deltaproof.report.study import Study
 
 Result = dict[str, Any]
 CHANCE = Style("axis", "plus", hollow=True)
-_HALF = 400.0
-"""Width of one of two maps side by side, small enough for a phone."""
 SIDES = {"out": "output side", "in": "input side"}
 
 
@@ -162,7 +160,7 @@ def _map(ranks: Sequence[int], found: list[list[float | None]], chance: list[lis
                 cells[row, column] = HeatCell(f"{100 * value:.0f}", beyond**0.5, title)
     first, second = ([f"{ranks[at]}" for at in kept] for kept in (rows, columns))
     return heat_map(
-        first, second, cells, "method's", "first directions of full fine-tuning", 30, ("chance", "all"), _HALF
+        first, second, cells, "method's", "first directions of full fine-tuning", 30, ("chance", "all"), HALF
     )
 
 
