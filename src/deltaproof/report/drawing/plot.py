@@ -10,7 +10,7 @@ from deltaproof.report.drawing.svg import Drawing, Point, text_width
 
 PANEL = 312.0
 """Width of a panel: as wide as a third of the page, and as a phone."""
-HALF = 400.0
+HALF = 384.0
 """Width of one of two drawings side by side; small enough for a phone."""
 PAGE = 860.0
 """Width of a drawing that has the page to itself."""
