@@ -22,7 +22,7 @@ from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.run import run, use_threads
 from deltaproof.experiments.table import table_from
 from deltaproof.experiments.tuning import best_rate
-from deltaproof.records.store import Store
+from deltaproof.records.store import Store, read_json
 from deltaproof.saving.folder import load_tuned
 from small import FAST, essence
 
@@ -193,6 +193,22 @@ def test_models_that_were_not_kept_come_back_when_they_are_asked_for(finished, b
         use_threads(record.spec)
         outputs = predict(tuned, task, rows, tuned.backbone.tokenizer.pad_token_id, 32, "fp32")
         np.testing.assert_array_equal(outputs, Store(folder).predictions(record.spec.key).outputs)
+
+
+def test_snapshots_that_were_not_asked_for_come_with_another_training(finished, bert, reviews_csv, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder, symlinks=True)
+    before = essence(folder)
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder, keep="snapshots", **PLAN)
+    assert essence(folder) == before
+    for record in records_of(folder, "final"):
+        steps = read_json(folder / "snapshots" / record.spec.key / "snapshots.json")["steps"]
+        files = [folder / "snapshots" / record.spec.key / f"step-{step}.safetensors" for step in steps]
+        assert files
+        assert all(file.exists() for file in files)
+    said = Sayings()
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder, keep="snapshots", reporter=said, **PLAN)
+    assert not any("training again" in text for text in said.texts)
 
 
 def test_a_training_that_goes_another_way_brings_no_model_back(finished, bert, reviews_csv, tmp_path):

@@ -64,8 +64,13 @@ def robustness_study(
         "inputs": {"keys": [f"{name}-{at}" for name in methods for at in range(n_seeds)]},
         "metric": "accuracy",
         "unit": "fraction",
+        "higher_is_better": True,
+        "margin": 0.03,
+        "alpha": 0.05,
+        "kind": "classification",
         "reference": reference,
         "n_examples": n_examples,
+        "n_test": 2 * n_examples,
         "n_seeds": n_seeds,
         "methods": list(methods),
         "keys": {name: [f"{name}-{at}" for at in range(n_seeds)] for name in methods},
@@ -73,6 +78,7 @@ def robustness_study(
         "sets": sets,
         "overall": {
             "sets": "label-keeping text perturbations, all strengths above 0 averaged per example",
+            "n_sets": len(kept),
             "methods": [
                 {key: entry[key] for key in ("label", "drop", "flip_rate")} for entry in overall["methods"]
             ],
@@ -85,10 +91,14 @@ def robustness_study(
         "contrast": [
             {
                 "name": "pairs.jsonl",
+                "n_examples": 80,
                 "n_sets": 40,
+                "n_pairs": 40,
+                "file": "robustness/sets/pairs.jsonl",
                 "methods": [
                     {
                         "label": name,
+                        "accuracy": _interval(mean_interval(right[:, :80])),
                         "consistency": _interval(mean_interval(right[:, :40] * right[:, 40:80])),
                         "pair_consistency": _interval(mean_interval(1.0 * (right[:, :40] == right[:, 40:80]))),
                     }
@@ -100,8 +110,11 @@ def robustness_study(
             {
                 "label": name,
                 "run": f"{name}-{at}",
+                "step": 10 * step if step else None,
                 "clean": skill - 0.02 * step,
                 "drops": {"char_swap@0.1": 0.02 + 0.01 * step + 0.05 * (1 - skill)},
+                "overall": 0.02 + 0.01 * step + 0.05 * (1 - skill),
+                "used": True,
             }
             for name, skill in skills.items()
             for at in range(n_seeds)
@@ -121,7 +134,9 @@ def robustness_study(
             }
         ],
         "at_equal_accuracy_reason": "",
+        "at_equal_accuracy_basis": "snapshots and final models",
         "left_out": {},
+        "notes": [],
     }  # fmt: skip
 
 
@@ -144,6 +159,8 @@ def _facts(name: str, kind: str, strength: float | None, unit: str, n_examples: 
         "n_reached": None,
         "n_draws": 1,
         "file": None,
+        "files": None,
+        "source": None,
     }
 
 
@@ -165,6 +182,9 @@ def _findings(
                 "p_holm": comparison.p_difference_holm,
             },
             "verdict": VERDICTS.get(comparison.verdict, comparison.verdict),
+            "detectable_difference": comparison.detectable_difference,
+            "score_difference": None,
+            "score_verdict": None,
             "matched": matched
             and {
                 "n_examples": matched.n_examples,

@@ -1,5 +1,8 @@
 """Fixtures that tests of studies share."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from deltaproof import compare
@@ -8,6 +11,8 @@ from experiment_fixtures import _own_ledger, bert, reviews_csv
 from small import write_reviews
 
 __all__ = ["_own_ledger", "bert", "kept_run", "reviews_csv"]
+
+sys.path.append(str(Path(__file__).parents[1] / "report"))  # for studies invented there
 
 METHODS = ("full", "lora(rank=2)", "bitfit", "prefix(length=2)")
 

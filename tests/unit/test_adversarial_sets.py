@@ -160,14 +160,19 @@ def test_columns_that_are_called_otherwise_are_named(tmp_path):
     path = write(
         tmp_path, "jsonl", [{"sentence": "gr8", "gold": "pos", "pair": 7}, {"sentence": "no", "gold": "neg", "pair": 7}]
     )
-    with pytest.raises(
-        DataError, match="the label column `label` must be there, got the columns `sentence`, `gold`, `pair`"
-    ):
-        read_adversarial(path, dataset)
+    assert read_adversarial(path, dataset).split.texts == [("gr8",), ("no",)], "their names tell what they are"
     found = read_adversarial(path, dataset, text="sentence", label="gold", group="pair")
     assert found.split.groups == ["7", "7"]
-    with pytest.raises(DataError, match="must have 1 text columns"):
+    with pytest.raises(
+        DataError, match=r"must have one text as the data set has, got a pair of texts \(sentence, pair"
+    ):
         read_adversarial(path, dataset, text="sentence,pair", label="gold")
+
+
+def test_pairs_are_told_from_single_texts_by_the_names_of_their_columns(tmp_path):
+    path = write(tmp_path, "jsonl", [{"premise": "a", "hypothesis": "b", "label": "pos"}])
+    with pytest.raises(DataError, match=r"must have one text .* got a pair of texts \(premise, hypothesis\)"):
+        read_adversarial(path, load_data(reviews()))
 
 
 def test_sets_for_pairs_regression_and_several_labels(tmp_path):
@@ -209,10 +214,14 @@ def test_what_is_cut_off_does_not_reach_the_model():
 
 
 @pytest.mark.shared_data
-def test_real_adversarial_rows_are_read(shared_data, tmp_path):
-    content = json.loads((shared_data / "text/advglue/dev.json").read_text(encoding="utf-8"))
-    rows = [{"text": row["sentence"], "label": row["label"]} for row in content["sst2"]]
-    dataset = load_data(reviews(("0", "1")))
-    found = read_adversarial(write(tmp_path, "jsonl", rows), dataset)
-    assert len(found.split) == 148
+def test_real_adversarial_rows_are_read(shared_data):
+    path = f"{shared_data / 'text/advglue/dev.json'}"
+    names = {"0": "neg", "1": "pos"}
+    found = read_adversarial(f"{path}#sst2", load_data(reviews()), label_names=names)
+    assert (found.name, len(found.split)) == ("dev#sst2", 148)
     assert {*found.split.targets[:, 0]} == {0.0, 1.0}
+    pairs = [{"text1": f"p {at}", "text2": f"h {at}", "label": ("neg", "pos")[at % 2]} for at in range(40)]
+    for task, n in (("rte", 81), ("qnli", 148), ("qqp", 78)):
+        assert len(read_adversarial(f"{path}#{task}", load_data(pairs), label_names=names).split) == n
+    with pytest.raises(DataError, match="must have one text"):
+        read_adversarial(f"{path}#rte", load_data(reviews()), label_names=names)

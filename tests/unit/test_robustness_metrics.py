@@ -8,17 +8,20 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from scipy.stats import t as student
+from scipy.stats import ttest_ind
 
 from deltaproof.errors import DataError, RecordError
 from deltaproof.robustness.metrics import (
     contrast_consistency,
     drop_at_equal_accuracy,
+    drop_between,
     flip_rate,
     matched_flips,
     pair_consistency,
     ratio_interval,
     robust_curve,
     robustness,
+    share_interval,
     worst_case,
 )
 from deltaproof.stats import mean_interval
@@ -118,6 +121,36 @@ def test_matching_takes_away_what_clean_accuracy_alone_explains():
     matched = matched_flips(([a], [b]), ([a_after], [b_after]))
     assert plain > 0.3
     assert matched.difference.low < 0 < matched.difference.high
+
+
+def test_several_draws_of_a_perturbation_count_with_their_mean():
+    """Of three draws on the four right answers, 1 + 0 + 3 + 0 are wrong: 4 of 12."""
+    clean, mean_right = np.array([[1, 1, 1, 1, 0]]), np.array([[2 / 3, 1, 0, 1, 1 / 3]])
+    assert robustness(clean, mean_right).attack_success.mean == pytest.approx(4 / 12)
+    found = matched_flips((clean, clean), (mean_right, clean))
+    assert (found.first.mean, found.second.mean) == (pytest.approx(4 / 12), 0)
+    with pytest.raises(DataError, match="or shares of right ones"):
+        matched_flips((clean, clean), (2 * mean_right, clean))
+    assert share_interval([[0.5, 0.0, 1.0, 0.5]]).mean == 0.5
+
+
+def test_a_drop_between_other_rows_is_welchs_difference_of_two_samples():
+    random = np.random.default_rng(0)
+    clean, other = (random.random((1, 400)) < 0.9).astype(float), (random.random((1, 150)) < 0.6).astype(float)
+    found = mean_interval(drop_between(clean, other))
+    wanted = ttest_ind(clean[0], other[0], equal_var=False)
+    assert found.mean == pytest.approx(clean.mean() - other.mean())
+    assert found.standard_error == pytest.approx(wanted._standard_error, rel=0.005)
+    assert (found.low, found.high) == pytest.approx(wanted.confidence_interval(), abs=0.002)
+
+
+def test_a_drop_between_other_rows_keeps_what_seeds_differ_in():
+    clean, other = np.ones((3, 50)), np.repeat([[0.2], [0.5], [0.8]], 40, axis=1)
+    found = drop_between(clean, other)
+    assert found.mean(axis=1) == pytest.approx([0.8, 0.5, 0.2])
+    assert mean_interval(found).standard_error == pytest.approx(0.3 / np.sqrt(3))
+    with pytest.raises(RecordError, match="both sides must share seeds, got 3 and 2"):
+        drop_between(clean, other[:2])
 
 
 def test_a_ratio_of_nothing_is_none():

@@ -17,6 +17,7 @@ from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.loop import Run, number_of_steps, train
 from deltaproof.training.precision import accelerator_for, pick_device, pick_precision
 from deltaproof.training.settings import Training
+from deltaproof.training.snapshots import put_snapshot, snapshots_in
 
 WORDS = ["the", "a", "good", "bad", "film", "story", "dog", "fox", "quick", "lazy", "text", "numbers"]
 TASK = TextTask("classification", ("no", "yes"), ("accuracy", "nll"), 32)
@@ -147,6 +148,41 @@ def test_a_training_cut_after_its_patience_was_over_does_not_go_on(tmp_path):
         == [f"stopped early after step {cut_after} of 36: no better score for 1 evaluations"]
     )
     assert same(again.state, whole.state)
+
+
+@pytest.mark.parametrize("method", ["lora(rank=2)", "full"])
+def test_a_snapshot_holds_what_was_trained_at_that_step_and_changes_no_bit(tmp_path, method):
+    seen, small, without = {}, Small(method), Small(method)()
+
+    def look(step, n_steps, values):
+        if "train_loss" in values:
+            seen[step] = {name: value.detach().clone() for name, value in small.tuned.trained().items()}
+
+    small(snapshots=tmp_path, progress=look)
+    assert same(small.state, without.state)
+    assert small.outcome.history == without.outcome.history
+    assert list(snapshots_in(tmp_path)) == [1, 3, 6, 9], "of 12 steps"
+    for step, path in snapshots_in(tmp_path).items():
+        other = Small(method).tuned
+        put_snapshot(other, path)
+        assert same(other.trained(), seen[step])
+
+
+def test_a_training_that_was_cut_leaves_the_snapshots_of_a_whole_one(tmp_path):
+    Small()(snapshots=tmp_path / "whole")
+
+    def cut(step, n_steps, values):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Small()(Checkpoint(tmp_path / "c", every_seconds=0), snapshots=tmp_path / "cut", progress=cut)
+    assert len(list((tmp_path / "cut").glob("step-*"))) == 3
+    assert snapshots_in(tmp_path / "cut") == {}, "of a training that has not come to its end"
+    Small()(Checkpoint(tmp_path / "c", every_seconds=0), snapshots=tmp_path / "cut")
+    whole, again = snapshots_in(tmp_path / "whole"), snapshots_in(tmp_path / "cut")
+    assert list(whole) == list(again)
+    assert [path.read_bytes() for path in whole.values()] == [path.read_bytes() for path in again.values()]
 
 
 def test_writing_checkpoints_takes_a_small_share_of_the_time(tmp_path, monkeypatch):

@@ -57,6 +57,7 @@ def compare(
     dry_run: o.DryRun = False,
     no_examples: o.NoExamples = False,
     track: o.Track = None,
+    robustness: o.Robustness = False,
     capacity: o.Capacity = False,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -74,7 +75,7 @@ def compare(
 
       deltaproof compare plans/my_study.toml --json | jq .recommendation
 
-      deltaproof compare --model minilm --data demo --methods full,lora --capacity
+      deltaproof compare --model minilm --data demo --methods full,lora --capacity --robustness
     """
     given = {
         "model": model,
@@ -119,7 +120,7 @@ def compare(
         "device": device,
     }
     fields: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    suites = [name for name, wanted in {"capacity": capacity}.items() if wanted]
+    suites = [name for name, wanted in {"robustness": robustness, "capacity": capacity}.items() if wanted]
     run(
         plan, fields, out=out, dry_run=dry_run, no_examples=no_examples, track=track, suites=suites, json=json,
         quiet=quiet,
@@ -143,7 +144,8 @@ def run(
     for name in suites:
         SUITES[name].check(settled)
     if suites:
-        settled = settled.replace(keep="all")
+        wants_snapshots = settled.keep == "snapshots" or any(SUITES[name].needs_snapshots for name in suites)
+        settled = settled.replace(keep="snapshots" if wants_snapshots else "all")
     table = run_comparison(settled, out=folder, dry_run=dry_run, reporter=reporter_for(folder, quiet, track))
     if dry_run:
         emit(table.experiment if json else announcement(table.experiment), as_json=json)

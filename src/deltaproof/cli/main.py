@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from deltaproof.cli import (
+    attack,
     capacity,
     compare,
     compress,
@@ -29,7 +30,7 @@ from deltaproof.cli import (
 from deltaproof.errors import ConfigError, DeltaproofError
 
 DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-GOES_ON = ("capacity", "compare", "demo", "scale", "suite", "train")
+GOES_ON = ("attack", "capacity", "compare", "demo", "scale", "suite", "train")
 
 
 class Commands(TyperGroup):
@@ -70,6 +71,7 @@ app.command("predict")(predict.predict)
 app.command("scale")(scale.scale)
 app.command("suite")(suite.suite)
 app.command("capacity")(capacity.capacity)
+app.command("attack")(attack.attack)
 app.command("diagnose")(diagnose.diagnose)
 app.command("evidence")(evidence.evidence)
 app.command("compress")(compress.compress)

@@ -182,7 +182,9 @@ Track = Annotated[
 ]
 Keep = Annotated[
     str | None,
-    typer.Option("--keep", help="Tuned models to keep: best, all or none. \\[default: best]", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--keep", help="Tuned models to keep: best, all, none, or snapshots. \\[default: best]", rich_help_panel=_OUTPUT
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Stop after the estimate of time and memory.", rich_help_panel=_OUTPUT)
@@ -191,6 +193,14 @@ NoExamples = Annotated[
     bool,
     typer.Option(
         "--no-examples", help="Leave texts out of the report, so that it can be shared.", rich_help_panel=_OUTPUT
+    ),
+]
+Robustness = Annotated[
+    bool,
+    typer.Option(
+        "--robustness",
+        help="Then perturb the test rows: typos, words, embeddings, weights. Keeps every tuned model, and snapshots.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 Capacity = Annotated[

@@ -22,6 +22,8 @@ class Suite:
     run: Callable[[Path, str, Say], dict[str, Any]]
     """Run folder, device and whom to tell, to results."""
     text: Callable[[dict[str, Any]], str]
+    needs_snapshots: bool = False
+    """Whether it asks models on the way too, not only at the end of their training."""
 
 
 def _check_capacity(plan: "Plan") -> None:
@@ -45,4 +47,29 @@ def _capacity_text(results: dict[str, Any]) -> str:
     return capacity_text(results)
 
 
-SUITES: dict[str, Suite] = {"capacity": Suite(_check_capacity, _capacity, _capacity_text)}
+def _check_robustness(plan: "Plan") -> None:
+    if len(plan.contestants()) < 2:
+        raise ConfigError(
+            f"`--robustness` holds a method's drops against another's, got {', '.join(plan.contestants())} alone; name "
+            f"two methods or more, or study this run with `deltaproof attack`"
+        )
+
+
+def _robustness(folder: Path, device: str, say: Say) -> dict[str, Any]:
+    from deltaproof.studies.robustness import robustness
+    from deltaproof.training.precision import pick_device
+
+    return robustness(folder, device=pick_device(device), say=say)
+
+
+def _robustness_text(results: dict[str, Any]) -> str:
+    from deltaproof.cli.output import columns
+    from deltaproof.studies.robustness_text import robustness_text
+
+    return robustness_text(results, columns())
+
+
+SUITES: dict[str, Suite] = {
+    "robustness": Suite(_check_robustness, _robustness, _robustness_text, needs_snapshots=True),
+    "capacity": Suite(_check_capacity, _capacity, _capacity_text),
+}

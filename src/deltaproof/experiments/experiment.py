@@ -130,7 +130,9 @@ class Experiment:
     def _restore_models(self, finals: list[Record]) -> None:
         """Train again what the plan keeps but an earlier call with other wishes did not; the records stay."""
         wanted = to_keep(finals, self.metric, self.plan.keep)
-        self._side_by_side(self._restore, [record for record in wanted if not is_kept(self.store, record.spec.key)])
+        snapshots = self.plan.keep == "snapshots"
+        lost = [record for record in wanted if not is_kept(self.store, record.spec.key, snapshots)]
+        self._side_by_side(self._restore, lost)
 
     def _restore(self, record: Record) -> None:
         spec = record.spec
@@ -224,7 +226,9 @@ class Experiment:
         return contestant_spec(self.resolved, entry["name"], rate, seed, stage, parents)
 
     def _job(self, spec: Spec, keep: bool = False) -> Job:
-        return Job(spec, self.store.folder, self.resolved.facts.device, keep, self.plan.trust_remote_code)
+        snapshots = spec.stage == "final" and self.plan.keep == "snapshots"
+        trust = self.plan.trust_remote_code
+        return Job(spec, self.store.folder, self.resolved.facts.device, keep, False, snapshots, trust)
 
     def _write(self) -> None:
         self.document["data"]["openings"] = len(self.resolved.dataset.test.openings())

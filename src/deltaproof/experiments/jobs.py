@@ -19,6 +19,8 @@ class Job:
     """Whether to save the tuned model under `tuned/<key>`."""
     restore: bool = False
     """Whether to train again where the record stands but the tuned model does not."""
+    snapshots: bool = False
+    """Whether to save what is trained at a few moments under `snapshots/<key>`; decides no result."""
     trust_remote_code: bool = False
 
 

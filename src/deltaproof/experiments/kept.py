@@ -10,19 +10,29 @@ from deltaproof.metrics import Metric
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
+SNAPSHOTS = "snapshots.json"
+"""Written by `training/snapshots.py` when all of a training are there."""
+
 
 def tuned_folder(store: Store, key: str) -> Path:
     return store.folder / "tuned" / key
 
 
-def is_kept(store: Store, key: str) -> bool:
-    """Whether a run's tuned model stands on disk, whole: its facts are written last."""
-    return (tuned_folder(store, key) / "deltaproof.json").exists()
+def is_kept(store: Store, key: str, snapshots: bool = False) -> bool:
+    """Whether a run's tuned model stands on disk, whole: its facts are written last; and so its snapshots."""
+    return (tuned_folder(store, key) / "deltaproof.json").exists() and (
+        not snapshots or (snapshot_folder(store, key) / SNAPSHOTS).exists()
+    )
 
 
 def to_keep(records: Sequence[Record], metric: Metric, keep: str) -> list[Record]:
     """Of one contestant's final runs, those whose tuned models the plan keeps."""
     return {"none": [], "best": by_validation(records, metric)[:1]}.get(keep, by_validation(records, metric))
+
+
+def snapshot_folder(store: Store, key: str) -> Path:
+    """Where a run leaves what it trained as it stood at a few moments, if that was asked for."""
+    return store.folder / "snapshots" / key
 
 
 def by_validation(records: Sequence[Record], metric: Metric) -> list[Record]:

@@ -91,9 +91,10 @@ class Plan(Settings):
     """Run Python code that comes with the model. Never done unless asked for."""
     require: tuple[str, ...] = ()
     """Gates, such as `lora.accuracy >= full.accuracy - 0.01`; the command ends with code 3 if one fails."""
-    keep: Literal["best", "all", "none"] = "best"
-    """Which tuned models stay on disk: each contestant's best on validation, every one, or none. What an
-    earlier call did not keep is trained again, without touching its record."""
+    keep: Literal["best", "all", "none", "snapshots"] = "best"
+    """Which tuned models stay on disk: each contestant's best on validation, every one, or none; `snapshots` keeps
+    every one, and what was trained as it stood at four moments of each final run. What an earlier call did not keep
+    is trained again, without touching its record."""
 
     @pydantic.field_validator("methods", mode="before")
     @classmethod

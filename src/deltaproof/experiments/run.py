@@ -1,5 +1,6 @@
 """One run, from its spec to its record."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from deltaproof.evaluation.measures import measured
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Job
-from deltaproof.experiments.kept import is_kept, tuned_folder
+from deltaproof.experiments.kept import is_kept, snapshot_folder, tuned_folder
 from deltaproof.memory import PeakMemory, is_out_of_memory
 from deltaproof.methods import Method, method_from
 from deltaproof.methods.decompositions import decompositions_in
@@ -67,7 +68,7 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
     with store.lock(job.spec.key):
         found = store.find(job.spec.key)
         if found is not None and found.status != "failed":
-            if job.restore and found.status == "done" and not is_kept(store, job.spec.key):
+            if job.restore and found.status == "done" and not is_kept(store, job.spec.key, job.snapshots):
                 _restore(job, store, found, progress)
             return found
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
@@ -123,6 +124,7 @@ def _train(job: Job, store: Store, progress: Progress) -> _Trained:
         accelerator,
         Checkpoint(store.folder / "checkpoints" / spec.key),
         progress,
+        snapshot_folder(store, spec.key) if job.snapshots else None,
     )
     return _Trained(dataset, task, method, tuned, train_rows, validation_rows, outcome, before)
 
@@ -163,6 +165,7 @@ def _restore(job: Job, store: Store, record: Record, progress: Progress) -> None
     made = _train(job, store, progress)
     Checkpoint(store.folder / "checkpoints" / record.spec.key).clear()
     if (made.outcome.validation, made.outcome.history) != (record.validation, record.history):
+        shutil.rmtree(snapshot_folder(store, record.spec.key), ignore_errors=True)
         raise RecordError(
             f"a training that is repeated must go as on record, that of `{record.spec.contestant}` with seed "
             f"{record.spec.seed} did not on this machine, so its tuned model is not had again; compare in a new folder "

@@ -52,6 +52,40 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a record")
 
 
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write answers as Parquet, whole or not at all."""
+    columns = {
+        "id": pa.array(predictions.ids, pa.string()),
+        "target": pa.array(list(predictions.targets.astype(float)), pa.list_(pa.float64())),
+        "output": pa.array(list(predictions.outputs.astype(float)), pa.list_(pa.float64())),
+    }
+    if predictions.groups is not None:
+        columns["group"] = pa.array(predictions.groups, pa.string())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_predictions(path: Path, remedy: str) -> Predictions:
+    """What `write_predictions` wrote.
+
+    Args:
+        remedy: what a reader can do where that is not there.
+    Raises:
+        RecordError: the file is missing or broken.
+    """
+    try:
+        table = pq.ParquetFile(path).read().to_pydict()  # `read_table` would import pandas first
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RecordError(f"`{path}` must hold a model's predictions, got {error}; {remedy}") from None
+    return Predictions(
+        table["id"],
+        table.get("group"),
+        np.array(table["target"], dtype=float),
+        np.array(table["output"], dtype=float),
+    )
+
+
 class Store:
     """The folder of one experiment: `experiment.json`, `records/`, `predictions/`, `data/`, `best/`, `report.html`."""
 
@@ -73,7 +107,7 @@ class Store:
     def write(self, record: Record, predictions: Predictions | None = None) -> None:
         """Store a run. The record comes last: where it stands, its predictions stand too."""
         if predictions is not None:
-            self._write_predictions(record.spec.key, predictions)
+            write_predictions(self.predictions_path(record.spec.key), predictions)
         write_json(self.record_path(record.spec.key), record.to_json())
 
     def study_path(self, name: str) -> Path:
@@ -106,30 +140,6 @@ class Store:
     def write_experiment(self, experiment: dict[str, Any]) -> None:
         write_json(self.folder / "experiment.json", experiment)
 
-    def _write_predictions(self, key: str, predictions: Predictions) -> None:
-        columns = {
-            "id": pa.array(predictions.ids, pa.string()),
-            "target": pa.array(list(predictions.targets.astype(float)), pa.list_(pa.float64())),
-            "output": pa.array(list(predictions.outputs.astype(float)), pa.list_(pa.float64())),
-        }
-        if predictions.groups is not None:
-            columns["group"] = pa.array(predictions.groups, pa.string())
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
-        write_atomically(self.predictions_path(key), sink.getvalue().to_pybytes())
-
     def predictions(self, key: str) -> Predictions:
         """The test predictions of a final run."""
-        path = self.predictions_path(key)
-        try:
-            table = pq.ParquetFile(path).read().to_pydict()  # `read_table` would import pandas first
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RecordError(
-                f"`{path}` must hold the run's predictions, got {error}; delete its record and run again"
-            ) from None
-        return Predictions(
-            table["id"],
-            table.get("group"),
-            np.array(table["target"], dtype=float),
-            np.array(table["output"], dtype=float),
-        )
+        return read_predictions(self.predictions_path(key), "delete its record and run again")

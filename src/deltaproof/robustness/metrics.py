@@ -30,7 +30,7 @@ class Robustness:
     """Perturbed over clean score; None where the clean score is 0."""
     attack_success: Interval | None
     """Of the examples right when clean, the share that the perturbation makes wrong; None where none was right, or
-    where scores are not right (1) or wrong (0)."""
+    where clean scores are not right (1) or wrong (0)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def robustness(
 
     Args:
         clean: (S, n) scores per example, higher is better, such as 1 for a right answer and 0 for a wrong one.
-        perturbed: the same for the perturbed examples.
+        perturbed: the same for the perturbed examples; for several draws of a perturbation, their mean.
         groups: name of the group of each example, where examples belong together: then groups are the units.
 
     >>> found = robustness([[1, 1, 1, 1, 0, 0]], [[1, 1, 0, 0, 0, 1]])
@@ -73,11 +73,11 @@ def robustness(
     [0.167, 0.75, 0.5]
     """
     before, after = _paired(clean, perturbed)
-    are_answers = bool(np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all())
+    are_answers = bool(np.isin(before, (0, 1)).all() and ((after >= 0) & (after <= 1)).all())
     return Robustness(
-        mean_interval(_units(before, groups), confidence),
-        mean_interval(_units(after, groups), confidence),
-        mean_interval(_units(before - after, groups), confidence),
+        mean_interval(by_group(before, groups), confidence),
+        mean_interval(by_group(after, groups), confidence),
+        mean_interval(by_group(before - after, groups), confidence),
         ratio_interval(after, before, groups, confidence),
         _share(ratio_interval(before * (1 - after), before, groups, confidence)) if are_answers else None,
     )
@@ -93,7 +93,16 @@ def flip_rate(
         perturbed: the same for the perturbed examples.
     """
     before, after = _paired(clean, perturbed)
-    return _share(mean_interval(_units((before != after).astype(float), groups), confidence))
+    return share_interval((before != after).astype(float), groups, confidence)
+
+
+def share_interval(values: ArrayLike, groups: Sequence[str] | None = None, confidence: float = 0.95) -> Interval:
+    """Where the mean of values in 0..1 lies, such as of flips averaged over several draws: a share as well.
+
+    Args:
+        values: (S, n).
+    """
+    return _share(mean_interval(by_group(_scores("values", values), groups), confidence))
 
 
 def matched_flips(
@@ -106,10 +115,12 @@ def matched_flips(
 
     Args:
         clean: (S, n) right (1) or wrong (0) of the first method and of the second, seeds paired.
-        perturbed: the same for the perturbed examples.
+        perturbed: the same for the perturbed examples; for several draws of a perturbation, the share of right ones.
     """
     (a, a_after), (b, b_after) = (_paired(*both) for both in zip(clean, perturbed, strict=True))
-    _require_answers(a, a_after, b, b_after)
+    _require_answers(a, b)
+    if not all(((after >= 0) & (after <= 1)).all() for after in (a_after, b_after)):
+        raise DataError("answers must be right (1) or wrong (0), or shares of right ones, got other values")
     _paired(a, b)
     both = a * b
     rates = [
@@ -131,7 +142,7 @@ def ratio_interval(
     that the share of successes among the right answers is reckoned on the right answers.
     """
     top, bottom = _paired(numerator, denominator)
-    top, bottom = _units(top, groups), _units(bottom, groups)
+    top, bottom = by_group(top, groups), by_group(bottom, groups)
     if not bottom.sum():
         return None
     counts = ((top != 0) | (bottom != 0)).any(axis=0)
@@ -140,6 +151,33 @@ def ratio_interval(
     top, bottom = top[:, counts], bottom[:, counts]
     ratio = float(top.sum() / bottom.sum())
     return mean_interval(ratio + (top - ratio * bottom) / bottom.mean(), confidence)
+
+
+def drop_between(
+    clean: ArrayLike, other: ArrayLike, groups: Sequence[str] | None = None, other_groups: Sequence[str] | None = None
+) -> Array:
+    """Clean minus other score where the other rows are others, such as an adversarial set's: values that can be judged.
+
+    Two samples of n and m units, N in all: unit i of the first counts with D + N / n (clean_i - mean), unit j of the
+    second with D - N / m (other_j - mean), D the seed's difference of means. Their mean is D and their variance over N
+    is var / n + var / m, that of the difference of two independent means.
+
+    Args:
+        clean: (S, n) scores per example.
+        other: (S, m) scores of the same seeds on the other rows.
+    Returns:
+        (S, n + m), or (S, groups of both).
+
+    >>> drop_between([[1, 1, 0, 0]], [[1, 0]]).mean()
+    0.0
+    """
+    first, second = by_group(_scores("clean", clean), groups), by_group(_scores("other", other), other_groups)
+    if len(first) != len(second):
+        raise RecordError(f"both sides must share seeds, got {len(first)} and {len(second)}; pair the runs by seed")
+    n, m = first.shape[1], second.shape[1]
+    ahead, behind = first.mean(axis=1, keepdims=True), second.mean(axis=1, keepdims=True)
+    spread = [(n + m) / n * (first - ahead), -(n + m) / m * (second - behind)]
+    return np.asarray(ahead - behind + np.concatenate(spread, axis=1))
 
 
 def robust_curve(
@@ -151,7 +189,9 @@ def robust_curve(
         scores: strength to (S, n) scores per example; strength 0 is the clean one.
     """
     checked = _same_shape({str(strength): values for strength, values in scores.items()})
-    return {strength: mean_interval(_units(checked[str(strength)], groups), confidence) for strength in sorted(scores)}
+    return {
+        strength: mean_interval(by_group(checked[str(strength)], groups), confidence) for strength in sorted(scores)
+    }
 
 
 def worst_case(scores: Mapping[str, ArrayLike]) -> Array:
@@ -274,8 +314,12 @@ def _share(interval: Interval | None) -> Interval | None:
     return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
-def _units(values: Array, groups: Sequence[str] | None) -> Array:
-    """(S, units) with the mean of the examples: a group counts with G / n times the sum over its examples."""
+def by_group(values: Array, groups: Sequence[str] | None) -> Array:
+    """(S, units) of (S, n), with the same mean: a group counts with G / n times the sum over its examples.
+
+    Args:
+        groups: name of the group of each example; None where each stands alone.
+    """
     if groups is None:
         return values
     names, member = _members(groups, values.shape[1])

@@ -117,6 +117,16 @@ def write_perturbed(path: Path | str, made: PerturbedSet) -> None:
         raise _unknown_ending(path)
 
 
+def write_rows(path: Path, split: Split) -> None:
+    """Write the exact rows of a set as JSON lines, whole or not at all: id, texts, target and group."""
+    groups: Sequence[str | None] = split.groups or [None] * len(split)
+    rows = (
+        {"id": row_id, "texts": list(texts), "target": target.tolist(), "group": group}
+        for row_id, texts, target, group in zip(split.ids, split.texts, split.targets, groups, strict=True)
+    )
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
 def read_perturbed(path: Path | str) -> PerturbedSet:
     """What `write_perturbed` wrote; the split takes the file's name.
 
@@ -166,7 +176,7 @@ def read_adversarial(
     Args:
         source: whatever `load_data` reads; of a source with splits, `test` where it has one, else `train`.
         dataset: the data that models are trained on: its columns are looked for, its labels are meant.
-        text: the text columns, where they are called otherwise here.
+        text: the text columns, where they are called otherwise here; found by their names when left out.
         label: the label column or columns, likewise.
         group: column that names contrast sets or counterfactual pairs.
         label_names: what the file writes to the data set's name for it, such as `{"0": "negative"}`.
@@ -175,11 +185,17 @@ def read_adversarial(
     """
     name, tables = read_source(source, Reading(encoding))
     table = tables.get("test", tables["train"])
-    columns = find_columns(table, text or dataset.text_columns, label or dataset.label_column, group)
+    columns = find_columns(
+        table,
+        text or _if_there(table, dataset.text_columns),
+        label or _if_there(table, [name.strip() for name in dataset.label_column.split(",")]),
+        group,
+    )
     if len(columns.text) != len(dataset.text_columns):
         raise DataError(
-            f"{table.origin}: rows must have {len(dataset.text_columns)} text columns as the data set has, got "
-            f"{', '.join(columns.text)}; name the columns with `text`"
+            f"{table.origin}: rows must have {_texts(len(dataset.text_columns))} as the data set has, got "
+            f"{_texts(len(columns.text))} ({', '.join(columns.text)}); name the columns with `text`, or leave this "
+            f"file out"
         )
     targets = read_targets(
         {"adversarial": _renamed(table, columns.label, label_names or {})}, columns.label, dataset.kind
@@ -195,6 +211,15 @@ def read_adversarial(
     reach = 100 * 1.96 * (0.25 / len(split)) ** 0.5
     notes = [*table.notes, f"{len(split)} rows: an accuracy near one half is known to ±{reach:.0f} points at best"]
     return AdversarialSet(name, split, notes)
+
+
+def _if_there(table: Table, names: Sequence[str]) -> Sequence[str] | None:
+    """The data set's own columns, where the table has them all; None for those that their names tell."""
+    return names if set(names) <= set(table.columns) else None
+
+
+def _texts(n: int) -> str:
+    return "one text" if n == 1 else "a pair of texts"
 
 
 def _renamed(table: Table, label: tuple[str, ...], names: Mapping[str, str]) -> Table:

@@ -153,20 +153,20 @@ def _labels(models: Sequence[KeptModel]) -> list[str]:
 
 def _estimate(bed: Bed, models: Sequence[KeptModel], studies: Sequence[_Study]) -> float:
     """Seconds: one model is read, asked for a few rows, and one of its matrices taken apart."""
-    (tuned, task), per_load = _timed(models[0].load)
+    (tuned, task), per_load = timed(models[0].load)
     rows = bed.dataset.validation
     few = rows.take(range(min(len(rows), _TIMED_ROWS)))
-    _, per_few = _timed(lambda: bed.answers(tuned, task, tuned.backbone.tokenizer, few, models[0]))
+    _, per_few = timed(lambda: bed.answers(tuned, task, tuned.backbone.tokenizer, few, models[0]))
     sites = [site for site in tuned.backbone.all_sites if site.role in LINEAR_ROLES]
     weight = weight_of(tuned.backbone.module(sites[0]), sites[0]).detach()
-    _, per_matrix = _timed(lambda: leading_directions(weight.cpu(), 1))
+    _, per_matrix = timed(lambda: leading_directions(weight.cpu(), 1))
     n_matrices = len(sites) * len(models) * any(study.name == "spectra" for study in studies)
     per_pass = per_few * len(rows) / len(few)
     in_models = sum(study.n_passes * per_pass + study.n_loads * per_load for study in studies)
     return in_models + n_matrices * _DECOMPOSITIONS * per_matrix
 
 
-def _timed(do: Callable[[], Result]) -> tuple[Result, float]:
+def timed(do: Callable[[], Result]) -> tuple[Result, float]:
     clock = time.perf_counter()
     result = do()
     return result, time.perf_counter() - clock

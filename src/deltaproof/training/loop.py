@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
@@ -23,6 +24,7 @@ from deltaproof.training.recomputing import check_recomputable, recompute_activa
 from deltaproof.training.resuming import restore, snapshot
 from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
+from deltaproof.training.snapshots import Snapshots
 
 __all__ = ["Outcome", "Progress", "number_of_steps", "train"]
 
@@ -41,16 +43,19 @@ def train(
     accelerator: Accelerator,
     checkpoint: Checkpoint | None = None,
     progress: Progress = lambda step, n_steps, values: None,
+    snapshots: Path | None = None,
 ) -> Outcome:
     """Train a method and leave the model at the checkpoint with the best validation score (the earliest of equals).
 
     A loss that is not finite ends the training as diverged: a result, not a crash. When memory runs out, the
     micro-batch is halved and the step taken again; the batch of an optimiser step stays what it was. With a
-    `checkpoint`, a training that was interrupted goes on from it and ends with the same bits.
+    `checkpoint`, a training that was interrupted goes on from it and ends with the same bits. `snapshots` names a
+    folder for what is trained at a few moments on the way.
     """
     run = Run(tuned, task, train_rows, validation_rows, settings, learning_rate, seed, accelerator)
     run.begin()
     first = run.resume(checkpoint)
+    on_the_way = None if snapshots is None else Snapshots(snapshots, run.n_steps)
     batches = training_batches(train_rows.lengths, settings.batch_size, seed, run.n_steps)
     for step, rows in islice(enumerate(batches), first, None):
         if run.is_over:
@@ -59,10 +64,14 @@ def train(
         if run.outcome.diverged:
             break
         progress(step + 1, run.n_steps, values)
+        if on_the_way is not None:
+            on_the_way.see(step + 1, run.trained)
         if run.is_time_to_evaluate(step):
             progress(step + 1, run.n_steps, run.evaluate(step))
         run.keep(checkpoint, step)
     run.end()
+    if on_the_way is not None and not run.outcome.diverged:
+        on_the_way.finish()
     return run.outcome
 
 

@@ -1,0 +1,263 @@
+"""The robustness study of a run folder: what every kept model answers once texts, embeddings or weights are disturbed.
+
+Everything that is perturbed comes from the sealed test rows, which are opened once for the study and entered in the
+ledger, or from files of the user's. Exact texts and every model's answers stand under `robustness/`; a study that was
+stopped goes on set by set. What the answers say is reckoned from these files alone (`robustness_findings.py`).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deltaproof.errors import RecordError
+from deltaproof.experiments.kept import snapshot_folder
+from deltaproof.experiments.table import table_from
+from deltaproof.experiments.wording import duration
+from deltaproof.methods.tuned import Tuned
+from deltaproof.records.store import Store, read_json, write_json
+from deltaproof.robustness.perturbations import PERTURBATIONS
+from deltaproof.studies.capacity import finite, timed
+from deltaproof.studies.kept_models import Bed, KeptModel, kept_models
+from deltaproof.studies.robustness_answers import Model, ask_all, lengths_of_changes, missing
+from deltaproof.studies.robustness_findings import FORMAT, Json, read_findings
+from deltaproof.studies.robustness_plan import Plan, add_texts, add_untouched, plan_for, store_given
+from deltaproof.studies.robustness_sets import WEIGHT_NOISE, Attack, chosen_rows, digest, read_given
+from deltaproof.tasks.text import TextTask
+from deltaproof.training.snapshots import snapshots_in
+
+Say = Callable[[str], None]
+NAME = "robustness"
+_TIMED_ROWS = 32
+_NUMBERS = (
+    "targets are numbers: drops and the regression on clean score are measured; attack success, flips, matched flips "
+    "and the worst case need answers that are right or wrong"
+)
+
+
+def robustness(
+    run: Path | str,
+    attack: Attack | None = None,
+    contestants: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    say: Say = lambda text: None,
+) -> Json:
+    """What perturbations cost each kept model, and whether a method stands them better than the reference.
+
+    The result stands in `studies/robustness.json` too; a second call with the same settings reads it there.
+
+    Args:
+        run: a folder that `compare` wrote with `keep="all"`, or `snapshots` for the drop at equal clean accuracy.
+        attack: what is tried; everything, at the usual strengths, when left out.
+        contestants: labels, all when none is named.
+    Raises:
+        RecordError: nothing was kept, or there is no such contestant.
+        DataError: a file of the user's does not fit the data set.
+    """
+    study = _Study(Bed(Store(run), torch.device(device)), attack or Attack(), contestants, say)
+    standing = study.standing()
+    if standing is not None:
+        say(f"{NAME}: from disk")
+        return standing
+    return study.make()
+
+
+class _Study:
+    """One call: settled when it is made, asked in `make`."""
+
+    def __init__(self, bed: Bed, attack: Attack, contestants: Sequence[str], say: Say) -> None:
+        self.bed, self.attack, self.say = bed, attack, say
+        self.folder = bed.store.folder
+        self.given = read_given(attack, bed.dataset)
+        self.notes = [f"{one.name}: {note}" for one in self.given for note in one.notes]
+        self.models = self._paired(kept_models(bed.store, contestants))
+        self.table = table_from(bed.store, bed.experiment)
+        labels = list(self.models)
+        self.reference = self.table.reference if self.table.reference in labels else labels[0]
+        if self.reference != self.table.reference:
+            self.notes.append(f"`{self.table.reference}` was not kept: methods are compared with {self.reference}")
+
+    def _paired(self, kept: Sequence[KeptModel]) -> dict[str, list[KeptModel]]:
+        """Equally many models of each method, of the same seeds where they share any."""
+        found: dict[str, list[KeptModel]] = {}
+        for model in kept:
+            found.setdefault(model.label, []).append(model)
+        shared = set.intersection(*({model.seed for model in models} for models in found.values()))
+        if shared:
+            paired = {label: [model for model in models if model.seed in shared] for label, models in found.items()}
+        else:
+            n = min(map(len, found.values()))
+            paired = {label: models[:n] for label, models in found.items()}
+            self.notes.append("the methods' models are of different seeds, so seeds do not pair")
+        n_used = sum(map(len, paired.values()))
+        if n_used < len(kept):
+            self.notes.append(f"{len(kept) - n_used} models whose seed not every method has were left out")
+        return paired
+
+    @property
+    def inputs(self) -> Json:
+        """What the result depends on, beside the code; files of the user's by their content."""
+        attack = asdict(self.attack)
+        for name in ("adversarial", "contrast", "text", "label", "group", "label_names"):
+            del attack[name]
+        return {
+            "format": FORMAT,
+            **{key: list(value) if isinstance(value, list | tuple) else value for key, value in attack.items()},
+            "levels": {name: self.attack.levels(name) for name in self.attack.texts},
+            "sources": {name: PERTURBATIONS[name].source() for name in self.attack.texts},
+            "keys": {label: [model.key for model in models] for label, models in self.models.items()},
+            "snapshots": {model.name: len(steps) for model, steps in self._snapshots()},
+            "given": [[one.name, one.split.fingerprint, one.is_contrast] for one in self.given],
+            "reference": self.reference,
+            "margin": self.table.margin,
+            "alpha": self.table.alpha,
+            "test": self.bed.dataset.test.fingerprint,
+        }
+
+    def standing(self) -> Json | None:
+        place = self.bed.store.study_path(NAME)
+        found: Json | None = read_json(place) if place.exists() else None
+        return found if found is not None and found.get("inputs") == self.inputs else None
+
+    @property
+    def finals(self) -> list[Model]:
+        return [Model(kept.key, kept) for models in self.models.values() for kept in models]
+
+    def _snapshots(self) -> list[tuple[Model, dict[int, Path]]]:
+        """Snapshots by final model, without those of the step that the final model is of."""
+        found = []
+        for model in self.finals:
+            record, metric = model.kept.record, self.bed.metric
+            best = _best_step(record.history, metric.name, metric.higher_is_better)
+            files = snapshots_in(snapshot_folder(self.bed.store, model.kept.key))
+            found.append((model, {step: path for step, path in files.items() if step != best}))
+        return found
+
+    def make(self) -> Json:
+        """Ask what is not answered yet, reckon, and write the result."""
+        tuned, task = self.finals[0].load()
+        for line in self._before(tuned, task):
+            self.say(line)
+        rows = chosen_rows(self.bed.open_test(f"robustness/{digest(self.inputs)}"), self.bed.dataset.kind, self.attack)
+        length = self._common_length() if WEIGHT_NOISE in self.attack.perturbations else 1.0
+        plan = plan_for(rows, self.attack, self.given, length)
+        add_texts(plan, rows, self.attack, self.folder, tuned.backbone.tokenizer, task)
+        store_given(plan, self.given, self.folder)
+        del tuned
+        failed = {model.name: ask_all(self.bed, self.folder, model, plan.queries, self.say) for model in self.finals}
+        equal = self._equal_accuracy(plan)
+        place = self.folder / "robustness" / f"manifest-{digest(self.inputs)}.json"
+        write_json(place, finite(self._manifest(len(rows), plan, failed, equal)))
+        self.bed.write(NAME, finite(read_findings(self.folder, place)))
+        self.say(f"{NAME}: done")
+        written: Json = read_json(self.bed.store.study_path(NAME))  # what a later call reads, to the digit
+        return written
+
+    def _before(self, tuned: Tuned, task: TextTask) -> list[str]:
+        """What is there to be asked, and about how long that takes: timed on validation rows, before the test set is
+        opened."""
+        validation, n_test = self.bed.dataset.validation, self.bed.dataset.test.n_rows
+        few = validation.take(range(min(len(validation), _TIMED_ROWS)))
+        self.bed.answers(tuned, task, tuned.backbone.tokenizer, few, self.finals[0].kept)  # the first call is slower
+        _, seconds = timed(lambda: self.bed.answers(tuned, task, tuned.backbone.tokenizer, few, self.finals[0].kept))
+        n_rows = min(n_test, self.attack.max_examples or n_test)
+        like = validation.take(at % len(validation) for at in range(n_rows))
+        plan = plan_for(like, self.attack, self.given)
+        add_untouched(plan, like, self.attack)
+        n_snapshots = sum(len(steps) for _, steps in self._snapshots())
+        work = len(self.finals) * plan.n_passes(plan.queries) + n_snapshots * plan.n_passes(plan.on_the_way)
+        said = (
+            f"{len(self.finals)} tuned models of {len(self.models)} methods"
+            f"{f' and {n_snapshots} snapshots' if n_snapshots else ''}, {len(plan.sets) + len(plan.contrast)} sets, "
+            f"{n_rows} of {n_test} test rows: about {duration(work * seconds / len(few))}, less what stands already"
+        )
+        return [said]
+
+    def _common_length(self) -> float:
+        """The geometric mean, over the methods, of the length of what their first seed learnt."""
+        firsts = [Model(models[0].key, models[0]) for models in self.models.values()]
+        lengths = lengths_of_changes(self.bed, firsts, self.folder, self.say)
+        found = [lengths[model.name] for model in firsts if lengths[model.name] > 0]
+        return math.exp(sum(map(math.log, found)) / len(found)) if found else 1.0
+
+    def _equal_accuracy(self, plan: Plan) -> Json:
+        """Checkpoints at which the middle strengths of the label-keeping perturbations are asked."""
+        files = {query.files[0] for query in plan.on_the_way}
+        sets = [
+            {"name": f"{entry['name']}@{entry['strength']:g}", "draws": entry["draws"]}
+            for entry in plan.sets
+            if entry["kind"] == "perturbation" and set(entry["draws"]) <= files
+        ]
+        found: Json = {"basis": "final models", "sets": sets, "checkpoints": [], "reason": ""}
+        if not sets:
+            found["reason"] = "no text perturbation that keeps labels was asked for"
+            return found
+        for final, steps in self._snapshots():
+            found["checkpoints"].append(_checkpoint(final, None))
+            models = {step: Model(f"{final.name}-step-{step}", final.kept, path) for step, path in steps.items()}
+            if any(missing(self.folder, model, plan.on_the_way) for model in models.values()):
+                self.say(f"{final.kept.label}, seed {final.kept.seed}: {len(models)} snapshots")
+            for step, model in models.items():
+                if not ask_all(self.bed, self.folder, model, plan.on_the_way, self.say):
+                    found["checkpoints"].append(_checkpoint(model, step))
+                    found["basis"] = "snapshots and final models"
+        return found
+
+    def _manifest(self, n_rows: int, plan: Plan, failed: Mapping[str, Mapping[str, str]], equal: Json) -> Json:
+        """All that the findings need beside the answers."""
+        keys = {label: [kept.key for kept in models] for label, models in self.models.items()}
+        left_out = _left_out(keys, plan, failed)
+        able = [label for label in keys if label not in left_out]
+        if self.reference not in able:
+            raise RecordError(
+                f"the reference must have clean answers, `{self.reference}` has none ({left_out[self.reference]}); "
+                f"name other methods with `--methods`"
+            )
+        for entry in (*plan.sets, *plan.contrast):
+            entry["labels"] = [
+                label
+                for label in able
+                if not any(draw in failed[key] for key in keys[label] for draw in entry["draws"])
+            ]
+        notes = list(self.notes)
+        if self.bed.dataset.kind == "regression":
+            notes.append(_NUMBERS)
+        return {
+            "format": FORMAT, "inputs": self.inputs, "metric": self.bed.metric.name, "kind": self.bed.dataset.kind,
+            "reference": self.reference, "margin": self.table.margin, "alpha": self.table.alpha, "n_examples": n_rows,
+            "n_test": self.bed.dataset.test.n_rows, "keys": {label: keys[label] for label in able},
+            "clean": [plan.clean], "sets": [entry for entry in plan.sets if entry["labels"]],
+            "contrast": [entry for entry in plan.contrast if entry["labels"]],
+            "equal_accuracy": {**equal, "checkpoints": [at for at in equal["checkpoints"] if at["label"] in able]},
+            "left_out": left_out, "notes": notes,
+        }  # fmt: skip
+
+
+def _left_out(keys: Mapping[str, Sequence[str]], plan: Plan, failed: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Methods without clean answers by their label, others by set and label, with the reason."""
+    found: dict[str, str] = {}
+    for label, models in keys.items():
+        for key in models:
+            if plan.clean in failed[key]:
+                found[label] = failed[key][plan.clean]
+        if label in found:
+            continue
+        for entry in (*plan.sets, *plan.contrast):
+            for reason in (failed[key][draw] for key in models for draw in entry["draws"] if draw in failed[key]):
+                found[f"{entry['name']}: {label}"] = reason
+    return found
+
+
+def _checkpoint(model: Model, step: int | None) -> Json:
+    return {"label": model.kept.label, "run": model.kept.key, "step": step, "model": model.name}
+
+
+def _best_step(history: Sequence[Mapping[str, Any]], metric: str, higher_is_better: bool) -> int | None:
+    """The step whose values the final model has: the best on validation, the earliest of equals."""
+    if not history:
+        return None
+    sign = 1 if higher_is_better else -1
+    return int(max(history, key=lambda entry: sign * entry["validation"][metric])["step"])

@@ -1,0 +1,431 @@
+"""What stored answers say of robustness: every number of the study, from a run folder's files alone, without a model.
+
+The manifest says which answers were asked for (`studies/robustness_answers.py` asked and stored them); nothing here is
+drawn at random, so the numbers come out the same however often they are reckoned.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaproof.errors import DataError
+from deltaproof.metrics import METRICS, Metric
+from deltaproof.records.record import Predictions
+from deltaproof.records.store import read_json, read_predictions
+from deltaproof.robustness.metrics import (
+    by_group,
+    contrast_consistency,
+    drop_at_equal_accuracy,
+    drop_between,
+    matched_flips,
+    pair_consistency,
+    robustness,
+    share_interval,
+    worst_case,
+)
+from deltaproof.stats import Interval, compare, mean_interval
+
+Json = dict[str, Any]
+Array = np.ndarray
+FORMAT = 1
+VERDICTS = {"better": "more fragile", "worse": "more robust"}
+"""Of a larger drop than the reference's: the comparison's words for more and for less of it."""
+POOLED = "label-keeping text perturbations, all strengths above 0 averaged per example"
+LEAST_SHARE = 0.5
+"""A checkpoint counts where its accuracy is at least this far from always answering the commonest class to the best
+checkpoint's: near chance there is nothing to lose, and the drop says nothing."""
+
+
+def answers_path(folder: Path, model: str, asked: str) -> Path:
+    """Where a model's answers to a set stand in a run folder."""
+    return folder / "robustness" / "answers" / model / f"{asked}.parquet"
+
+
+def read_findings(folder: Path, manifest: Path) -> Json:
+    """The study's result once more, from what stands on disk."""
+    return findings(folder, read_json(manifest))
+
+
+def findings(folder: Path, manifest: Json) -> Json:
+    """The result of a study whose answers all stand in the run folder.
+
+    Raises:
+        RecordError: answers that the manifest names are missing.
+    """
+    study = _Study(folder, manifest)
+    sets = [study.of_set(entry) for entry in manifest["sets"]]
+    equal, checkpoints, reason = study.at_equal_accuracy()
+    return {
+        "format": FORMAT,
+        "inputs": manifest["inputs"],
+        "metric": study.metric.name,
+        "unit": study.metric.unit,
+        "higher_is_better": study.metric.higher_is_better,
+        "margin": manifest["margin"],
+        "alpha": manifest["alpha"],
+        "kind": manifest["kind"],
+        "reference": study.reference,
+        "n_examples": manifest["n_examples"],
+        "n_test": manifest["n_test"],
+        "n_seeds": study.n_seeds,
+        "methods": list(study.labels),
+        "keys": manifest["keys"],
+        "clean": {label: _interval(study.level(study.clean(label))) for label in study.labels},
+        "sets": sets,
+        "overall": study.overall(),
+        "worst_case": study.worst_case(),
+        "contrast": [study.of_contrast(entry) for entry in manifest["contrast"]],
+        "checkpoints": checkpoints,
+        "at_equal_accuracy": equal,
+        "at_equal_accuracy_reason": reason,
+        "at_equal_accuracy_basis": manifest["equal_accuracy"]["basis"],
+        "left_out": manifest["left_out"],
+        "notes": manifest["notes"],
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """One method's answers to one set: (S, n) each, averaged over the draws where the set has several."""
+
+    score: Array
+    """By the deciding metric, in its own unit."""
+    right: Array | None
+    """Right (1) or wrong (0); None for regression."""
+    answers: Array | None
+    """(draws, S, n) codes of the answers."""
+    groups: list[str] | None
+    targets: Array
+
+
+class _Study:
+    """Answers by method and set, each read once."""
+
+    def __init__(self, folder: Path, manifest: Json) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.metric: Metric = METRICS[manifest["metric"]]
+        self.sign = 1 if self.metric.higher_is_better else -1
+        self.labels: list[str] = list(manifest["keys"])
+        self.reference: str = manifest["reference"]
+        self.n_seeds = min(len(keys) for keys in manifest["keys"].values())
+        self._read = cache(self._from_disk)
+
+    def _from_disk(self, model: str, asked: str) -> Predictions:
+        return read_predictions(answers_path(self.folder, model, asked), "run `deltaproof attack` again")
+
+    def asked(self, label: str, draws: Sequence[str]) -> _Asked:
+        """What a method answered to a set, for each draw of it."""
+        keys = self.manifest["keys"][label]
+        found = [[self._read(key, draw) for key in keys] for draw in draws]
+        first = found[0][0]
+
+        def averaged(of: Callable[[Predictions], Array]) -> Array:
+            return np.asarray(np.mean([[of(each) for each in row] for row in found], axis=0))
+
+        codes = [[_codes(self.manifest["kind"], each) for each in row] for row in found]
+        has_answers = codes[0][0] is not None
+        return _Asked(
+            averaged(lambda each: self.metric.per_example(each.targets, each.outputs)),
+            averaged(lambda each: _right(self.manifest["kind"], each)) if has_answers else None,
+            np.array(codes, dtype=float) if has_answers else None,
+            first.groups,
+            first.targets,
+        )
+
+    def clean(self, label: str) -> _Asked:
+        return self.asked(label, self.manifest["clean"])
+
+    def level(self, asked: _Asked) -> Interval:
+        """The score itself."""
+        return mean_interval(by_group(asked.score, asked.groups))
+
+    def of_set(self, entry: Json) -> Json:
+        """One set: what each method keeps of its score, and how that compares with the reference."""
+        facts = {key: value for key, value in entry.items() if key not in ("draws", "paired", "labels")}
+        after = {label: self.asked(label, entry["draws"]) for label in entry["labels"]}
+        clean = {label: self.clean(label) for label in after}
+        of = _paired if entry["paired"] else _unpaired
+        methods = [{"label": label, **of(self, clean[label], after[label])} for label in after]
+        drops = {label: self.drop(clean[label], after[label], entry["paired"]) for label in after}
+        scores = {label: by_group(asked.score, asked.groups) for label, asked in after.items()}
+        flips = {label: self.matched(clean, after, label) if entry["paired"] else None for label in after}
+        return {**facts, "methods": methods, "against_reference": self.against(drops, flips, scores)}
+
+    def drop(self, clean: _Asked, after: _Asked, paired: bool) -> Array:
+        """(S, units) what was lost: positive where the score got worse, whichever way it counts."""
+        if paired:
+            return by_group(self.sign * (clean.score - after.score), clean.groups)
+        return drop_between(self.sign * clean.score, self.sign * after.score, clean.groups, after.groups)
+
+    def against(
+        self, drops: Mapping[str, Array], matched: Mapping[str, Json | None], scores: Mapping[str, Array] | None = None
+    ) -> list[Json]:
+        """Every method's drop held against the reference's, Holm-corrected over the methods; and so its score."""
+        if self.reference not in drops or len(drops) < 2:
+            return []
+        margin, alpha = self.manifest["margin"], self.manifest["alpha"]
+        compared = compare(dict(drops), self.reference, margin, alpha, unit=self.metric.unit)
+        level = (
+            compare(dict(scores), self.reference, margin, alpha, self.metric.higher_is_better, self.metric.unit)
+            if scores
+            else {}
+        )
+        return [
+            {
+                "label": label,
+                "drop_difference": _difference(found),
+                "verdict": VERDICTS.get(found.verdict, found.verdict),
+                "detectable_difference": found.detectable_difference,
+                "score_difference": _difference(level[label]) if label in level else None,
+                "score_verdict": level[label].verdict if label in level else None,
+                "matched": matched.get(label),
+            }
+            for label, found in compared.items()
+        ]
+
+    def matched(self, clean: Mapping[str, _Asked], after: Mapping[str, _Asked], label: str) -> Json | None:
+        """Flips on the examples that method and reference both had right when clean."""
+        if label == self.reference or self.reference not in after:
+            return None
+        pair = (label, self.reference)
+        before, then = [clean[name].right for name in pair], [after[name].right for name in pair]
+        if before[0] is None or before[1] is None or then[0] is None or then[1] is None:
+            return None
+        found = matched_flips((before[0], before[1]), (then[0], then[1]), clean[label].groups)
+        if found is None:
+            return None
+        return {
+            "n_examples": found.n_examples,
+            "method": _interval(found.first),
+            "reference": _interval(found.second),
+            "difference": _interval(found.difference),
+        }
+
+    def pooled(self) -> list[Json]:
+        """The sets that promise to keep the label: the only ones in which a wrong answer is surely the model's."""
+        return [
+            entry
+            for entry in self.manifest["sets"]
+            if entry["kind"] == "perturbation" and entry["promise"] == "keeps label" and entry["strength"] > 0
+        ]
+
+    def everywhere(self) -> list[str]:
+        """The methods that answered every pooled set."""
+        return [label for label in self.labels if all(label in entry["labels"] for entry in self.pooled())]
+
+    def overall(self) -> Json | None:
+        """Drop, flips and verdicts over all pooled sets at once."""
+        if not self.pooled():
+            return None
+        draws = [draw for entry in self.pooled() for draw in entry["draws"]]
+        after = {label: self.asked(label, draws) for label in self.everywhere()}
+        clean = {label: self.clean(label) for label in after}
+        drops = {label: self.drop(clean[label], after[label], True) for label in after}
+        matched = {label: self.matched(clean, after, label) for label in after}
+        return {
+            "sets": POOLED,
+            "n_sets": len(self.pooled()),
+            "methods": [
+                {
+                    "label": label,
+                    "drop": _interval(mean_interval(drops[label])),
+                    "flip_rate": _interval(_flips(clean[label], after[label])),
+                }
+                for label in after
+            ],
+            "against_reference": self.against(drops, matched),
+        }
+
+    def worst_case(self) -> dict[str, Json | None]:
+        """Share of examples right when clean and after every pooled perturbation."""
+        if not self.pooled() or self.manifest["kind"] == "regression":
+            return {}
+        found = {}
+        for label in self.everywhere():
+            clean = self.clean(label)
+            assert clean.right is not None
+            rights = {"clean": clean.right}
+            for entry in self.pooled():
+                for draw in entry["draws"]:
+                    right = self.asked(label, [draw]).right
+                    assert right is not None
+                    rights[draw] = right
+            found[label] = _interval(share_interval(worst_case(rights), clean.groups))
+        return found
+
+    def of_contrast(self, entry: Json) -> Json:
+        """Contrast sets or counterfactual pairs: is all of a set right, does the answer change as the label does?"""
+        methods = []
+        for label in entry["labels"]:
+            asked = self.asked(label, entry["draws"])
+            assert asked.right is not None
+            assert asked.answers is not None
+            assert asked.groups is not None
+            pairs = _pairs(asked.groups)
+            targets = _truth(self.manifest["kind"], asked.targets)
+            of_pairs = None
+            if len(pairs) > 1:
+                one, other = pairs[:, 0], pairs[:, 1]
+                answers = asked.answers[0]
+                of_pairs = pair_consistency(answers[:, one], answers[:, other], targets[one], targets[other])
+            methods.append({
+                "label": label,
+                "accuracy": _interval(share_interval(asked.right, asked.groups)),
+                "consistency": _interval(contrast_consistency(asked.right, asked.groups)),
+                "pair_consistency": _interval(of_pairs),
+            })  # fmt: skip
+        groups = self.asked(entry["labels"][0], entry["draws"]).groups if entry["labels"] else None
+        sets = sorted(set(groups or []))
+        n_pairs = len(_pairs(groups)) if groups else 0
+        return {
+            "name": entry["name"], "n_examples": entry["n_examples"], "n_sets": len(sets), "n_pairs": n_pairs,
+            "file": entry["file"], "methods": methods,
+        }  # fmt: skip
+
+    def at_equal_accuracy(self) -> tuple[list[Json], list[Json], str]:
+        """The drop regressed on clean score over checkpoints: findings, the checkpoints, why there is no finding."""
+        plan = self.manifest["equal_accuracy"]
+        if plan["reason"]:
+            return [], [], plan["reason"]
+        rows = [self._checkpoint(place, plan["sets"]) for place in plan["checkpoints"]]
+        enough = self._least_score(rows)
+        for row in rows:
+            row["used"] = bool(self.sign * row["clean"] >= enough)
+        used = [row for row in rows if row["used"]]
+        found = []
+        try:
+            for name in ("overall", *(entry["name"] for entry in plan["sets"])):
+                drops = [row["overall"] if name == "overall" else row["drops"][name] for row in used]
+                line = drop_at_equal_accuracy(
+                    [self.sign * row["clean"] for row in used], drops, [row["label"] for row in used],
+                    [row["run"] for row in used], self.reference,
+                )  # fmt: skip
+                found.append({
+                    "set": name,
+                    "slope": _interval(line.slope),
+                    "differences": {label: _interval(value) for label, value in line.differences.items()},
+                    "n_checkpoints": line.n_checkpoints,
+                    "n_runs": line.n_runs,
+                })  # fmt: skip
+        except DataError as error:
+            n_left = len(rows) - len(used)
+            near = (
+                f"{n_left} of {len(rows)} checkpoints are too near chance to have a drop, and of the others "
+                if n_left
+                else ""
+            )
+            return [], rows, near + str(error)
+        return found, rows, ""
+
+    def _checkpoint(self, place: Json, sets: Sequence[Json]) -> Json:
+        def score(asked: str) -> float:
+            predictions = self._read(place["model"], asked)
+            return float(self.metric.per_example(predictions.targets, predictions.outputs).mean())
+
+        clean = score(self.manifest["clean"][0])
+        drops = {
+            entry["name"]: self.sign * (clean - float(np.mean([score(draw) for draw in entry["draws"]])))
+            for entry in sets
+        }
+        return {
+            "label": place["label"], "run": place["run"], "step": place["step"], "clean": clean, "drops": drops,
+            "overall": float(np.mean(list(drops.values()))),
+        }  # fmt: skip
+
+    def _least_score(self, rows: Sequence[Json]) -> float:
+        """Below this a checkpoint is too near chance to have a drop; minus infinity where chance is not known."""
+        if self.metric.name != "accuracy":
+            return -np.inf
+        targets = self.clean(self.labels[0]).targets[:, 0]
+        chance = float(np.unique(targets, return_counts=True)[1].max() / len(targets))
+        best: float = max(row["clean"] for row in rows)
+        return chance + LEAST_SHARE * (best - chance)
+
+
+def _paired(study: _Study, clean: _Asked, after: _Asked) -> Json:
+    """The same rows, clean and perturbed."""
+    groups = clean.groups
+    quality = robustness(study.sign * clean.score, study.sign * after.score, groups)
+    success = None
+    if clean.right is not None and after.right is not None:
+        success = robustness(clean.right, after.right, groups).attack_success
+    return {
+        "clean": _interval(study.level(clean)),
+        "perturbed": _interval(study.level(after)),
+        "drop": _interval(quality.drop),
+        "relative": _interval(quality.relative) if study.sign > 0 and quality.clean.mean > 0 else None,
+        "attack_success": _interval(success),
+        "flip_rate": _interval(_flips(clean, after)),
+    }
+
+
+def _unpaired(study: _Study, clean: _Asked, after: _Asked) -> Json:
+    """Rows of their own: no answer has a clean counterpart, so nothing flips."""
+    drop = study.drop(clean, after, paired=False)
+    before, then = study.level(clean), study.level(after)
+    relative = None
+    if study.sign > 0 and before.mean > 0:
+        ratio = then.mean / before.mean
+        change = drop_between(after.score / before.mean, ratio * clean.score / before.mean, after.groups, clean.groups)
+        relative = mean_interval(ratio + change)
+    return {
+        "clean": _interval(before),
+        "perturbed": _interval(then),
+        "drop": _interval(mean_interval(drop)),
+        "relative": _interval(relative),
+        "attack_success": None,
+        "flip_rate": None,
+    }
+
+
+def _flips(clean: _Asked, after: _Asked) -> Interval | None:
+    """Share of examples whose answer changes, averaged over the draws."""
+    if clean.answers is None or after.answers is None:
+        return None
+    return share_interval((after.answers != clean.answers[0]).mean(axis=0), clean.groups)
+
+
+def _codes(kind: str, predictions: Predictions) -> Array | None:
+    """(n,) a number for each answer, the same for the same answer; None where answers are numbers already."""
+    if kind == "classification":
+        return np.asarray(predictions.outputs.argmax(axis=1), dtype=float)
+    return _truth(kind, predictions.outputs >= 0.5) if kind == "multilabel" else None
+
+
+def _truth(kind: str, targets: Array) -> Array:
+    """(n,) a number for each label or set of labels."""
+    if kind == "classification":
+        return np.asarray(targets[:, 0], dtype=float)
+    return np.asarray((targets > 0) @ (2.0 ** np.arange(targets.shape[1])), dtype=float)
+
+
+def _right(kind: str, predictions: Predictions) -> Array:
+    codes = _codes(kind, predictions)
+    assert codes is not None
+    return np.asarray(codes == _truth(kind, predictions.targets), dtype=float)
+
+
+def _pairs(groups: Sequence[str]) -> Array:
+    """(pairs, 2) rows of the groups that have two."""
+    members: dict[str, list[int]] = {}
+    for row, name in enumerate(groups):
+        members.setdefault(name, []).append(row)
+    return np.array([rows for rows in members.values() if len(rows) == 2], dtype=int).reshape(-1, 2)
+
+
+def _interval(found: Interval | None) -> Json | None:
+    return None if found is None else {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _difference(found: Any) -> Json:
+    return {
+        "mean": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p_difference,
+        "p_holm": found.p_difference_holm,
+    }
