@@ -38,10 +38,9 @@ _TARGETS = "['query', 'key', 'value', 'attention.output.dense', 'intermediate.de
 PEFTS = {
     "lora": f"peft_lora(r=8, lora_alpha=16, target_modules={_TARGETS})",
     "lora(rank_stabilised=True)": f"peft_lora(r=8, lora_alpha=16, use_rslora=True, target_modules={_TARGETS})",
-    "dora": f"peft_lora(r=8, lora_alpha=16, use_dora=True, target_modules={_TARGETS})".replace(
-        "peft_dora", "peft_lora"
-    ),
-    "ia3": "peft_ia3(target_modules=['key', 'value', 'output.dense'], feedforward_modules=['output.dense'])",
+    "dora": f"peft_lora(r=8, lora_alpha=16, use_dora=True, target_modules={_TARGETS})",
+    "ia3": r"peft_ia3(target_modules='.*(key|value|layer[.][0-9]+[.]output[.]dense)', "
+    r"feedforward_modules='.*layer[.][0-9]+[.]output[.]dense')",
     "vera": None,
     "ln_tune": "ln_tuning",
     "prefix": "prefix_tuning(num_virtual_tokens=20)",
@@ -129,7 +128,9 @@ def measure(name: str, model: str, precision: str, n_rounds: int) -> dict[str, A
     }
     if name in PEFTS:
         theirs = PEFTS[name] or f"peft_{name}(target_modules={_TARGETS})"
-        ratios, _ = in_turns(contestant, Contestant(theirs, model, precision), n_rounds)
+        other = Contestant(theirs, model, precision)
+        assert other.tuned.n_trainable == contestant.tuned.n_trainable, f"`{theirs}` trains other places than `{text}`"
+        ratios, _ = in_turns(contestant, other, n_rounds)
         found["step_ratio_to_peft"] = spread(ratios)
     return found
 
