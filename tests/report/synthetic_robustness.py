@@ -58,7 +58,7 @@ def robustness_study(
     before = {name: right[:, :60] for name, right in clean.items()}
     sets.append({**facts, **_findings(before, {name: x[:, :60] for name, x in fallen(0.4).items()}, reference)})
     averaged = {name: np.mean([after[name] for after in kept], axis=0) for name in methods}
-    overall = _findings(clean, averaged, reference, is_binary=False)
+    overall = _findings(clean, averaged, reference)
     return {
         "format": 1,
         "inputs": {"keys": [f"{name}-{at}" for name in methods for at in range(n_seeds)]},
@@ -164,14 +164,12 @@ def _facts(name: str, kind: str, strength: float | None, unit: str, n_examples: 
     }
 
 
-def _findings(
-    clean: dict[str, np.ndarray], after: dict[str, np.ndarray], reference: str, is_binary: bool = True
-) -> dict[str, Any]:
+def _findings(clean: dict[str, np.ndarray], after: dict[str, np.ndarray], reference: str) -> dict[str, Any]:
     measured: dict[str, Robustness] = {name: robustness(right, after[name]) for name, right in clean.items()}
     compared = compare({name: clean[name] - after[name] for name in clean}, reference, margin=0.03)
     against = []
     for name, comparison in compared.items():
-        matched = matched_flips((clean[name], clean[reference]), (after[name], after[reference])) if is_binary else None
+        matched = matched_flips((clean[name], clean[reference]), (after[name], after[reference]))
         against.append({
             "label": name,
             "drop_difference": {
