@@ -200,6 +200,31 @@ def test_verdicts_are_told_in_words_with_the_margin(study_of):
     assert "hurts full most is char swap, 0.2: from 90.0 to 70.0" in lead
 
 
+def test_a_drop_that_is_not_shown_is_not_called_the_worst(study_of):
+    result = planted()
+    for method in result["sets"][1]["methods"]:
+        method["drop"] = reach(0.01)
+    assert "nothing that keeps labels is shown to cost full anything" in " ".join(robustness(study_of(result)).lead)
+
+
+def test_bars_end_where_a_score_can_end(study_of):
+    result = planted()
+    result["sets"][0]["methods"][0]["perturbed"] = reach(0.8, half=0.9)  # as two seeds that differ give it
+    (panel,) = robustness_curves.figure(result, study_of(result)).panels
+    ticks = [text for text in texts(panel.drawing) if re.fullmatch(r"−?\d+", text)]
+    assert all(0 <= float(tick.replace("−", "-")) <= 100 for tick in ticks)
+    assert "full at 0.1: 80.0 (−10.0 to 170.0)" in marks(panel.drawing)
+
+
+def test_strengths_that_would_run_into_one_another_give_way_to_round_numbers(study_of):
+    result = planted(strengths=(0.00334, 0.0111, 0.0334))
+    (panel,) = robustness_curves.figure(result, study_of(result)).panels
+    assert "0.00334" not in texts(panel.drawing)
+    result = planted(strengths=(1 / 3, 2 / 3, 1.0))
+    (panel,) = robustness_curves.figure(result, study_of(result)).panels
+    assert {"0.333", "0.667", "1"} <= set(texts(panel.drawing))
+
+
 def test_clean_against_perturbed_stands_below_the_line_of_no_loss_by_its_drop(study_of):
     result = planted()
     result["sets"][1]["methods"][1]["clean"] = reach(0.8)  # else the two stand in one column
@@ -291,7 +316,7 @@ def test_the_first_table_gives_the_answer_and_drops_columns_that_one_method_cann
     row = answer(planted()).sections[0].rows[1]
     assert [cell.text for cell in row] == ["lora", "90.0", "+40.0", "+20.0", "more fragile", "+20.0", "50.0"]
     alone = answer(planted(names=("full",)))
-    assert alone.columns == ("Method", "Clean,\u00a0%", "Drop, points", "Right in every set,\u00a0%")
+    assert alone.columns == ("Method", "Clean,\u00a0%", "Drop, points", "Worst case,\u00a0%")
     assert len(alone.sections[0].rows[0]) == 4
 
 

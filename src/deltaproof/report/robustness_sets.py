@@ -49,7 +49,7 @@ class Group:
         """The same for narrow places."""
         strength = self.strength(self.middle)
         short = _SHORT.get(self.name, self.name)
-        return short if strength is None else f"{short}, {strength:g}"
+        return short if strength is None else f"{short}, {strength:.3g}"
 
     @property
     def has_strength(self) -> bool:
@@ -67,7 +67,7 @@ class Group:
         'char swap, 0.1'
         """
         strength = self.strength(self.middle)
-        return self.name if strength is None else f"{self.name}, {strength:g}"
+        return self.name if strength is None else f"{self.name}, {strength:.3g}"
 
 
 def groups(result: Json) -> list[Group]:

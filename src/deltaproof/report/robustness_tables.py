@@ -42,19 +42,19 @@ def answer(result: Json) -> Grid:
         "Method",
         f"Clean{percent}",
         f"Drop{gap_unit(result)}",
-        *(f"Beyond {reference}", "Verdict", "Flips beyond, both right") * is_compared,
-        "Right in every set,\u00a0%",
+        *(f"Beyond {reference}", "Verdict", "Matched flips beyond") * is_compared,
+        "Worst case,\u00a0%",
     )
     flips = (
-        f"Flips beyond, both right: on examples that the method and {reference} had right when clean, the share that "
+        f"Matched flips beyond: on examples that the method and {reference} had right when clean, the share that "
         f"it gets wrong afterwards, less that of {reference}, in points. "
         if is_compared
         else ""
     )
     note = (
         f"Drop: clean less perturbed {metric_name(METRICS[result['metric']])}, over {overall.get('sets', 'all sets')}. "
-        f"{flips}Right in every set: right when clean and "
-        "after each of these perturbations, the worst case of this list. Intervals at 95 %."
+        f"{flips}Worst case: right when clean and "
+        "after each of these perturbations. Intervals at 95 %."
     )
     return grid("Robustness of every method", columns, rows, (0, 4) if is_compared else (0,), note)
 

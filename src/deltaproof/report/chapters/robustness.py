@@ -119,14 +119,17 @@ def _equal(result: Json) -> str:
 def _hardest(result: Json) -> str:
     """The label-keeping set that costs the reference most."""
     reference, unit = str(result["reference"]), str(result["unit"])
-    found = [
-        (drop.mean, group)
+    drops = [
+        (drop, group)
         for group in groups(result)
         if group.category == KEEPS and (drop := number(group.middle["methods"], reference, "drop")) is not None
     ]
-    if not found:
+    if not drops:
         return ""
-    _, group = max(found, key=lambda entry: entry[0])
+    shown = [(drop.mean, at, group) for at, (drop, group) in enumerate(drops) if drop.sign > 0]
+    if not shown:
+        return f"At its middle strength nothing that keeps labels is shown to cost {reference} anything."
+    _, _, group = max(shown)
     clean = number(group.middle["methods"], reference, "clean")
     after = number(group.middle["methods"], reference, "perturbed")
     if clean is None or after is None:

@@ -62,8 +62,11 @@ def figure(result: Json, study: Study) -> Figure:
             " The lines share one slope, so that their distance, straight up, is the difference in drop at equal clean "
             "score: a line above the reference's is of a method that is more fragile beyond having more to lose."
         )
+    reason = str(result.get("at_equal_accuracy_reason") or "")
+    if reason:
+        told += f" No lines are drawn: {reason}."
     if any(not point.used for point in found):
-        told += " Hollow marks are too near chance to have anything to lose, and no line goes through them."
+        told += " Hollow marks are too near chance to have anything to lose, and do not count."
     lines = [
         [point.label, value(point.clean, metric.unit), wording.signed(point.drop, metric.unit), _yes(point.used)]
         for point in found

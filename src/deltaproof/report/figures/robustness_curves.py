@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from deltaproof.metrics import METRICS
 from deltaproof.report.drawing.marks import Mark, Series, draw_series
-from deltaproof.report.drawing.plot import Axis, Plot
+from deltaproof.report.drawing.plot import SMALL, Axis, Plot
 from deltaproof.report.drawing.scales import padded
-from deltaproof.report.drawing.svg import Drawing
+from deltaproof.report.drawing.svg import Drawing, text_width
 from deltaproof.report.estimates import Estimate
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import grid
@@ -24,8 +24,8 @@ from deltaproof.report.robustness_sets import (
 )
 from deltaproof.report.study import Study
 
-_CLOSEST = 0.1
-"""Ticks nearer than this share of the axis would run into one another."""
+_AXIS = 245.0
+"""About how long an axis is, in the units of the drawing."""
 
 _LETTERS = {"Embeddings, PGD": "ε", "Weights, noise": "size s"}
 
@@ -37,12 +37,17 @@ def figure(result: Json, study: Study) -> Figure:
         Panel(
             heading(group),
             _description(group, result),
-            _draw(group, result, study, _domain([other for other in shown if _kind(other) == _kind(group)], names)),
+            _draw(
+                group,
+                result,
+                study,
+                _domain([other for other in shown if _kind(other) == _kind(group)], names, metric.unit),
+            ),
         )
         for group in shown
     )
     lines = [
-        [group.name, f"{strength:g}", name, value(score.mean, metric.unit), score.cell(metric.unit).detail or "–"]
+        [group.name, f"{strength:.3g}", name, value(score.mean, metric.unit), score.cell(metric.unit).detail or "–"]
         for group in shown
         for name, strength, score in _points(group, names)
     ]
@@ -72,8 +77,18 @@ def _kind(group: Group) -> str:
     return "texts" if group.category in (KEEPS, NOISE) else group.category
 
 
-def _domain(alike: Sequence[Group], names: list[str]) -> tuple[float, float]:
-    return padded([end for group in alike for _, _, score in _points(group, names) for end in score.ends], 0.05)
+def _domain(alike: Sequence[Group], names: list[str], unit: str) -> tuple[float, float]:
+    scores = [_drawn(score, unit) for group in alike for _, _, score in _points(group, names)]
+    return padded([end for score in scores for end in score.ends], 0.05)
+
+
+def _have_room(strengths: Sequence[float]) -> bool:
+    """Whether each strength can stand on the axis with its number."""
+    top = strengths[-1] or 1.0
+    return all(
+        (right - left) / top * _AXIS > (text_width(f"{left:.3g}", SMALL) + text_width(f"{right:.3g}", SMALL)) / 2 + 6
+        for left, right in pairwise(strengths)
+    )
 
 
 def heading(group: Group) -> str:
@@ -94,13 +109,17 @@ def _points(group: Group, names: list[str]) -> list[tuple[str, float, Estimate]]
     return found
 
 
+def _drawn(score: Estimate, unit: str) -> Estimate:
+    return score.within(0, 1) if unit == "fraction" else score
+
+
 def _description(group: Group, result: Json) -> str:
     unit, summary = str(result["unit"]), str(group.middle.get("summary") or "")
     parts = []
     for name in methods(result):
         of = [(strength, score) for who, strength, score in _points(group, [name]) if who == name]
         if of:
-            told = ", ".join(f"{value(score.mean, unit)} at {strength:g}" for strength, score in of)
+            told = ", ".join(f"{value(score.mean, unit)} at {strength:.3g}" for strength, score in of)
             parts.append(f"{name}: {told}.")
     return f"{summary} {metric_title(METRICS[result['metric']])} by {_axis_title(group)}. {' '.join(parts)}".strip()
 
@@ -115,14 +134,13 @@ def _draw(group: Group, result: Json, study: Study, domain: tuple[float, float])
     points = _points(group, names)
     strengths = sorted({strength for _, strength, _ in points})
     top = strengths[-1] or 1.0
-    gaps = [(b - a) / top for a, b in pairwise(strengths)]
     plot = Plot(
         Axis(
             _axis_title(group),
             -0.03 * top,
             1.05 * top,
-            lambda strength: f"{strength:g}",
-            at=strengths if min(gaps, default=0) >= _CLOSEST else (),
+            lambda strength: f"{strength:.3g}",
+            at=strengths if _have_room(strengths) else (),
         ),
         Axis(
             f"{metric_title(metric)} ↑ better",
@@ -133,11 +151,11 @@ def _draw(group: Group, result: Json, study: Study, domain: tuple[float, float])
     )
     series = []
     for name in names:
-        marks = [
-            Mark(strength, score.mean, score.low, score.high, f"{name} at {strength:g}: {score.text(metric.unit)}")
-            for who, strength, score in points
-            if who == name
-        ]
+        marks = []
+        for who, strength, score in points:
+            drawn, title = _drawn(score, metric.unit), f"{name} at {strength:.3g}: {score.text(metric.unit)}"
+            if who == name:
+                marks.append(Mark(strength, drawn.mean, drawn.low, drawn.high, title))
         series.append(Series(name, study.style(name), tuple(marks)))
     draw_series(plot, series, radius=3.6)
     return plot.drawing

@@ -100,7 +100,9 @@ def _of_group(group: Group, name: str, study: Study) -> IntervalRow | None:
     found = flips_beyond(found_for(group.middle["against_reference"], name))
     if found is None:
         return None
-    return IntervalRow(group.middle_name, found, study.style(name), wording.signed(found.mean, "fraction"))
+    return IntervalRow(
+        group.middle_name, found.within(-1, 1), study.style(name), wording.signed(found.mean, "fraction")
+    )
 
 
 def _flip_row(entry: Mapping[str, Any], study: Study) -> IntervalRow | None:
@@ -110,7 +112,7 @@ def _flip_row(entry: Mapping[str, Any], study: Study) -> IntervalRow | None:
         return None
     n = finite(entry["matched"].get("n_examples"))
     numbers, remark = found.text("fraction", with_sign=True), f"{n:.0f} examples" if n else ""
-    return IntervalRow(name, found, study.style(name), numbers, remark)
+    return IntervalRow(name, found.within(-1, 1), study.style(name), numbers, remark)
 
 
 def _drop_row(entry: Mapping[str, Any], result: Json) -> IntervalRow:
