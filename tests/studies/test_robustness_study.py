@@ -13,7 +13,7 @@ from synthetic_robustness import robustness_study
 
 from deltaproof import compare
 from deltaproof.errors import ConfigError, DataError, RecordError
-from deltaproof.records.store import Store, read_predictions
+from deltaproof.records.store import Store, read_json, read_predictions, write_json
 from deltaproof.robustness.perturbations import PERTURBATIONS
 from deltaproof.robustness.sets import read_perturbed
 from deltaproof.studies import robustness_answers
@@ -437,3 +437,18 @@ def test_the_table_has_a_row_per_method_and_a_mark_where_a_difference_is_shown()
 
 def test_all_names_what_can_be_tried():
     assert set(ALL) == {*PERTURBATIONS, "embedding_pgd", "weight_noise"}
+
+
+def test_the_label_names_of_the_runs_own_data_hold_for_other_files_too(run, tmp_path):
+    experiment = read_json(run / "experiment.json")
+    write_json(
+        run / "experiment.json", {**experiment, "plan": {**experiment["plan"], "label_names": {"0": "neg", "1": "pos"}}}
+    )
+    rows = [{"text": "a good film", "label": 1}, {"text": "a bad film", "label": 0}]
+    own_rows(tmp_path / "char_swap.jsonl", rows)
+    result = robustness(run, Attack(perturbations=(), adversarial=(str(tmp_path / "char_swap.jsonl"),)), ["full"])
+    assert [entry["name"] for entry in result["sets"]] == ["char_swap'"], "no perturbation's name"
+    assert [json.loads(line)["target"] for line in (run / result["sets"][0]["file"]).read_text().splitlines()] == [
+        [1],
+        [0],
+    ]

@@ -71,7 +71,7 @@ class _Study:
     def __init__(self, bed: Bed, attack: Attack, contestants: Sequence[str], say: Say) -> None:
         self.bed, self.attack, self.say = bed, attack, say
         self.folder = bed.store.folder
-        self.given = read_given(attack, bed.dataset)
+        self.given = read_given(attack, bed.dataset, bed.experiment["plan"].get("label_names"))
         self.notes = [f"{one.name}: {note}" for one in self.given for note in one.notes]
         self.models = self._paired(kept_models(bed.store, contestants))
         self.table = table_from(bed.store, bed.experiment)

@@ -110,9 +110,11 @@ class Given:
     is_contrast: bool
 
 
-def read_given(attack: Attack, dataset: Dataset) -> list[Given]:
+def read_given(attack: Attack, dataset: Dataset, known_names: Mapping[str, str] | None = None) -> list[Given]:
     """The user's own sets, before anything is asked of a model.
 
+    Args:
+        known_names: what the run's own data write as label, to its name: holds where the attack says nothing else.
     Raises:
         DataError: a file does not fit the data set (texts, labels), has one row, or a contrast file has no two rows
             that belong together.
@@ -123,12 +125,13 @@ def read_given(attack: Attack, dataset: Dataset) -> list[Given]:
             f"give the file as an adversarial set"
         )
     found: list[Given] = []
+    names = {**(known_names or {}), **attack.label_names}
     for source, is_contrast in (
         *((name, False) for name in attack.adversarial),
         *((name, True) for name in attack.contrast),
     ):
         made = read_adversarial(
-            source, dataset, text=attack.text, label=attack.label, group=attack.group, label_names=attack.label_names
+            source, dataset, text=attack.text, label=attack.label, group=attack.group, label_names=names
         )
         if len(made.split) < 2:
             raise DataError(f"`{source}` must have at least 2 rows, got {len(made.split)}; add rows")
@@ -139,7 +142,7 @@ def read_given(attack: Attack, dataset: Dataset) -> list[Given]:
                 f"of as many groups; name the column that they share"
             )
         name = made.name
-        while any(other.name == name for other in found):
+        while name in ALL or any(other.name == name for other in found):
             name += "'"
         found.append(Given(name, made.split, made.notes, is_contrast))
     return found
