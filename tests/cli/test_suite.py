@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
+from deltaproof.cli.suites import SUITES, OwnSets
 from deltaproof.errors import ConfigError
 from deltaproof.experiments.suite_plan import chosen, read_suite_plan
 from deltaproof.records.store import read_json
@@ -45,6 +47,7 @@ title = "{ODD}"
 data = "glue:sst2"
 text = "sentence"
 adversarial = ["adv:sst"]
+adversarial_label_names = {{ 0 = "bad", 1 = "good" }}
 [tasks.sst.local]
 data = "sst.train"
 test = "sst.test"
@@ -185,6 +188,23 @@ def again_with_another(command, out):
     result = CliRunner().invoke(app, [*command[:5], str(out), *command[6:], "--only", "news", "--json"])
     assert result.exit_code == 0, result.output
     return [entry["status"] for entry in json.loads(result.stdout)["tasks"]]
+
+
+def test_robustness_asks_each_tasks_own_sets_of_models_kept_with_snapshots(made, monkeypatch):
+    home, command, _ = made
+    (home / "data/adv").mkdir(exist_ok=True)
+    (home / "data/adv/sst.jsonl").write_text('{"sentence": "it is so", "label": 1}\n')
+    asked = {}
+
+    def run(folder, device, say, own):
+        asked[folder.name] = (read_json(folder / "experiment.json")["plan"]["keep"], own)
+        return {}
+
+    monkeypatch.setitem(SUITES, "robustness", replace(SUITES["robustness"], run=run))
+    CliRunner().invoke(app, [*command, "--only", "sst,news", "--robustness"])
+    assert [keep for keep, _ in asked.values()] == ["snapshots", "snapshots"]
+    assert asked["sst"][1] == OwnSets([str(home / "data/adv/sst.jsonl")], {"0": "bad", "1": "good"})
+    assert asked["news"][1] == OwnSets([], {})
 
 
 def test_a_dry_run_trains_nothing_and_prints_the_estimates(made, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
-from deltaproof.cli.suites import SUITES
+from deltaproof.cli.suites import SUITES, OwnSets, what_to_keep
 from deltaproof.errors import DeltaproofError
 
 
@@ -144,8 +144,7 @@ def run(
     for name in suites:
         SUITES[name].check(settled)
     if suites:
-        wants_snapshots = settled.keep == "snapshots" or any(SUITES[name].needs_snapshots for name in suites)
-        settled = settled.replace(keep="snapshots" if wants_snapshots else "all")
+        settled = settled.replace(keep="snapshots" if settled.keep == "snapshots" else what_to_keep(suites))
     table = run_comparison(settled, out=folder, dry_run=dry_run, reporter=reporter_for(folder, quiet, track))
     if dry_run:
         emit(table.experiment if json else announcement(table.experiment), as_json=json)
@@ -173,4 +172,4 @@ def run(
 def _study(name: str, folder: Path, device: str, quiet: bool) -> dict[str, Any]:
     from deltaproof.cli.output import say_to
 
-    return SUITES[name].run(folder, device, say_to(quiet))
+    return SUITES[name].run(folder, device, say_to(quiet), OwnSets())

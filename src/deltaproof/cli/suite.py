@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
-from deltaproof.cli.suites import SUITES
+from deltaproof.cli.suites import SUITES, OwnSets, what_to_keep
 from deltaproof.errors import DeltaproofError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def suite(
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
     precision: o.Precision = None,
+    robustness: o.Robustness = False,
     capacity: o.Capacity = False,
     dry_run: o.DryRun = False,
     no_examples: o.NoExamples = False,
@@ -46,13 +47,14 @@ def suite(
 ) -> None:
     """Run a plan of several tasks, one comparison each, and draw them together.
 
-    One task that fails does not end the others. A suite that was stopped goes on with the same command.
+    With --robustness each task's adversarial sets are asked too. One task that fails does not end the others. A suite
+    that was stopped goes on with the same command.
 
     Examples:
 
       deltaproof suite plans/look_within.toml --dry-run
 
-      deltaproof suite plans/look_within.toml --only sst2,rte --data-root copies/ --max-rows 600
+      deltaproof suite plans/look_within.toml --only sst2,rte --data-root copies/ --max-rows 600 --robustness
     """
     from deltaproof.cli.output import columns, emit, reporter_for, say_to
     from deltaproof.experiments.suite import run_suite
@@ -68,7 +70,9 @@ def suite(
     }  # fmt: skip
     overrides = {key: value for key, value in given.items() if value is not None}
     folder = out or Path("runs") / plan.stem
-    wanted = [name for name, is_asked in {"capacity": capacity}.items() if is_asked]
+    wanted = [name for name, is_asked in {"robustness": robustness, "capacity": capacity}.items() if is_asked]
+    if wanted:
+        overrides["keep"] = what_to_keep(wanted)
 
     def page_of(table: "Table", run: "SuiteRun") -> None:
         write_report(table, with_examples=not no_examples)
@@ -99,4 +103,5 @@ def _study(name: str, quiet: bool, run: "SuiteRun") -> None:
     from deltaproof.cli.output import say_to
 
     SUITES[name].check(run.plan)
-    SUITES[name].run(run.folder, run.plan.device, say_to(quiet))
+    own = OwnSets(run.adversarial_sources(), run.adversarial_label_names)
+    SUITES[name].run(run.folder, run.plan.device, say_to(quiet), own)

@@ -1,7 +1,7 @@
 """Suites of studies that `compare` runs behind its table when a flag asks for them, each one entry here."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,22 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class OwnSets:
+    """Adversarial sets of the user's that belong to a run."""
+
+    sources: Sequence[str] = ()
+    label_names: Mapping[str, str] = field(default_factory=dict)
+    """What they write as label, to the data set's name for it."""
+
+
+@dataclass(frozen=True)
 class Suite:
     """Studies of a run folder whose tuned models were all kept."""
 
     check: "Callable[[Plan], None]"
     """Raises a ConfigError where the plan's run could not be studied: before anything is trained."""
-    run: Callable[[Path, str, Say], dict[str, Any]]
-    """Run folder, device and whom to tell, to results."""
+    run: Callable[[Path, str, Say, OwnSets], dict[str, Any]]
+    """Run folder, device, whom to tell and the user's own sets, to results."""
     text: Callable[[dict[str, Any]], str]
     needs_snapshots: bool = False
     """Whether it asks models on the way too, not only at the end of their training."""
@@ -34,7 +43,7 @@ def _check_capacity(plan: "Plan") -> None:
         )
 
 
-def _capacity(folder: Path, device: str, say: Say) -> dict[str, Any]:
+def _capacity(folder: Path, device: str, say: Say, own: OwnSets) -> dict[str, Any]:
     from deltaproof.studies.capacity import capacity
     from deltaproof.training.precision import pick_device
 
@@ -55,11 +64,13 @@ def _check_robustness(plan: "Plan") -> None:
         )
 
 
-def _robustness(folder: Path, device: str, say: Say) -> dict[str, Any]:
+def _robustness(folder: Path, device: str, say: Say, own: OwnSets) -> dict[str, Any]:
     from deltaproof.studies.robustness import robustness
+    from deltaproof.studies.robustness_sets import Attack
     from deltaproof.training.precision import pick_device
 
-    return robustness(folder, device=pick_device(device), say=say)
+    attack = Attack(adversarial=tuple(own.sources), label_names=own.label_names)
+    return robustness(folder, attack, device=pick_device(device), say=say)
 
 
 def _robustness_text(results: dict[str, Any]) -> str:
@@ -73,3 +84,8 @@ SUITES: dict[str, Suite] = {
     "robustness": Suite(_check_robustness, _robustness, _robustness_text, needs_snapshots=True),
     "capacity": Suite(_check_capacity, _capacity, _capacity_text),
 }
+
+
+def what_to_keep(names: Sequence[str]) -> str:
+    """Which tuned models a run must keep for these suites."""
+    return "snapshots" if any(SUITES[name].needs_snapshots for name in names) else "all"

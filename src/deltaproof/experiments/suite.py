@@ -50,7 +50,8 @@ def run_suite(
         data_root: folder of local copies of the tasks' data.
         only: names of tasks, with commas; all when left out.
         overrides: fields over those of every task's plan.
-        studies: what is measured of each task behind its comparison, by name; every tuned model is then kept.
+        studies: what is measured of each task behind its comparison, by name; every tuned model is then kept, unless
+            `overrides` say what is.
         dry_run: stop after the estimates.
         finished: told of each task's table once its studies stand too.
     Raises:
@@ -67,7 +68,7 @@ def run_suite(
         raise ConfigError(
             f"a suite must hold a task that can be run, got none among {', '.join(names)}; take others with `--only`"
         )
-    fields = {**(overrides or {}), **({"keep": "all"} if studies else {})}
+    fields = {**({"keep": "all"} if studies else {}), **(overrides or {})}
     runs = []
     for name in runnable:
         try:
