@@ -5,7 +5,7 @@ drawn at random, so the numbers come out the same however often they are reckone
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -140,8 +140,11 @@ class _Study:
         return self.asked(label, self.manifest["clean"])
 
     def level(self, asked: _Asked) -> Interval:
-        """The score itself."""
-        return mean_interval(by_group(asked.score, asked.groups))
+        """The score itself; a share lies in 0..1, and so does its interval."""
+        found = mean_interval(by_group(asked.score, asked.groups))
+        if self.metric.unit != "fraction":
+            return found
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
     def of_set(self, entry: Json) -> Json:
         """One set: what each method keeps of its score, and how that compares with the reference."""
