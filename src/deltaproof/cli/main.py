@@ -19,6 +19,7 @@ from deltaproof.cli import (
     importing,
     inspect,
     listing,
+    low_rank,
     predict,
     report,
     scale,
@@ -79,6 +80,8 @@ app.command("inspect")(inspect.inspect)
 app.command("decompress")(decompress.decompress)
 app.command("ship")(ship.ship)
 app.command("gate")(gate.gate)
+app.command("extract")(low_rank.extract)
+app.command("squeeze")(low_rank.squeeze)
 app.command("report")(report.report)
 app.command("list")(listing.list_)
 app.command("show")(show.show)

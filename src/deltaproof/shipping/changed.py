@@ -9,8 +9,9 @@ from deltaproof.shipping.folders import model_name
 from deltaproof.shipping.opening import Opened
 from deltaproof.theory.adapters import adapter_deltas
 from deltaproof.theory.checkpoints import Checkpoint
-from deltaproof.theory.deltas import Deltas, between
+from deltaproof.theory.deltas import Deltas, between, common_prefix
 from deltaproof.theory.in_memory import deltas_of
+from deltaproof.theory.skeleton import Skeleton
 
 
 def changed_names(base: Checkpoint, folder: Path, attached: Opened, tuned: Checkpoint, output: Checkpoint) -> list[str]:
@@ -25,6 +26,13 @@ def changed_names(base: Checkpoint, folder: Path, attached: Opened, tuned: Check
     ends = {_tail: name for name in output for _tail in _tails(name)}
     found = {ends[_plain(name)] for name in deltas if _plain(name) in ends and bool(deltas[name].change.any())}
     return sorted(found)
+
+
+def shared_names(base: Checkpoint, output: Checkpoint) -> dict[str, str]:
+    """A name in the output to that in the base, of tensors that both have: one may lack the base model's prefix."""
+    skeleton = Skeleton(common_prefix(base, output))
+    before = {skeleton.short(name): name for name in base}
+    return {name: before[skeleton.short(name)] for name in output if skeleton.short(name) in before}
 
 
 def n_changed(base: Checkpoint, folder: Path, attached: Opened, tuned: Checkpoint) -> tuple[int, int]:

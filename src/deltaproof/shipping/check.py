@@ -12,7 +12,7 @@ from deltaproof.errors import BackboneError, DeltaproofError
 from deltaproof.records.store import read_json
 from deltaproof.saving.folder import FACTS, read_facts
 from deltaproof.shipping import gates as g
-from deltaproof.shipping.changed import changed_names, n_changed
+from deltaproof.shipping.changed import changed_names, n_changed, shared_names
 from deltaproof.shipping.folders import EVIDENCE, Kind, kind_of, model_name, tensors_of
 from deltaproof.shipping.gate import Gate, failed
 from deltaproof.shipping.onnx_graph import OnnxModel
@@ -22,8 +22,6 @@ from deltaproof.shipping.seeds import starts
 from deltaproof.tasks.text import TextTask
 from deltaproof.theory.adapters import CONFIG
 from deltaproof.theory.checkpoints import Checkpoint, open_model
-from deltaproof.theory.deltas import common_prefix
-from deltaproof.theory.skeleton import Skeleton
 
 Texts = Sequence[str | tuple[str, ...]]
 ONNX_ROUNDING = 1e-3
@@ -149,7 +147,7 @@ class _Check:
         self._add(self._tokenizer(self.tuned, needs_own=attached.kind == "model"))
         self._add(g.label_names_are_there(attached, self._known_labels()))
         if attached.kind == "model":
-            self._add(g.differs_from_base(self.before, tuned, self._shared(tuned), ()))
+            self._add(g.differs_from_base(self.before, tuned, shared_names(self.before, tuned), ()))
         else:
             self._add(g.adapter_changes_something(*n_changed(self.before, self.tuned, attached, tuned)))
 
@@ -165,7 +163,7 @@ class _Check:
         self._add(g.head_is_equal(tuned, output, whole))
         self._add(self._tokenizer(self.output, needs_own=True))
         self._add(g.label_names_are_there(shipped, known))
-        self._add(g.differs_from_base(self.before, output, self._shared(output), changed))
+        self._add(g.differs_from_base(self.before, output, shared_names(self.before, output), changed))
         stored = coarsest_type(output)
         relative = g.ROUNDING[stored] if self.relative is None else self.relative
         why = f"at most {relative:g} of the largest logit" + (
@@ -191,12 +189,6 @@ class _Check:
     def _facts(self) -> tuple[dict[str, Any], TextTask]:
         task, spec = read_facts(self.tuned / FACTS)
         return spec, task
-
-    def _shared(self, output: Checkpoint) -> dict[str, str]:
-        """A name in the output to that in the base, of tensors that both have."""
-        skeleton = Skeleton(common_prefix(self.before, output))
-        before = {skeleton.short(name): name for name in self.before}
-        return {name: before[skeleton.short(name)] for name in output if skeleton.short(name) in before}
 
 
 def coarsest_type(tensors: Checkpoint) -> str:

@@ -117,6 +117,7 @@ def open_on_base(base: str, folder: Path, like: Path | None = None) -> Opened:
         own = _config(like).num_labels if like is not None else config.num_labels
         config.num_labels = _n_outputs(config, kind, tensors) or own
     model, missing = _from_pretrained(kind, source, config)
+    from_base = {name for name, _ in model.named_parameters()} - set(missing)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             wrapped: Any = peft.PeftModel.from_pretrained(model, str(folder))
@@ -126,7 +127,9 @@ def open_on_base(base: str, folder: Path, like: Path | None = None) -> Opened:
     except Exception as error:
         raise BackboneError(_why_it_does_not_open(folder, settings, tensors, error)) from error
     held = {model_name(stored) for stored in tensors}
-    lacking = sorted(model_name(stored) for stored in expected if stored not in set(tensors))
+    # peft's copies of what a trained module replaces (`original_module`) are never used
+    wanted = {model_name(stored) for stored in expected if stored not in tensors and ".original_module." not in stored}
+    lacking = sorted(wanted - from_base - held)
     unfilled = (*(name for name in missing if name not in held and name not in lacking), *lacking)
     opened = _opened(folder, "adapter", wrapped, unfilled, _own_labels(folder))
     opened.class_name = type(model).__name__

@@ -1,11 +1,7 @@
 """Ship: write, ask every gate of what was written, and only then give it its name."""
 
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +30,7 @@ from deltaproof.shipping.folders import EVIDENCE
 from deltaproof.shipping.gate import Gate, all_hold, failed
 from deltaproof.shipping.onnx_graph import OnnxModel
 from deltaproof.shipping.opening import answers_of, open_model_folder, open_on_base
+from deltaproof.shipping.place import check_place, neighbour, put_in_place
 from deltaproof.shipping.probes import TEXTS, as_rows
 from deltaproof.shipping.seeds import starts
 from deltaproof.tasks.batches import evaluation_batches
@@ -122,26 +119,6 @@ def ship(
     return Shipped(to, folder, tuple(gates), n_bytes)
 
 
-def check_place(out: Path, overwrite: bool) -> None:
-    """Refuse to write where something is, before anything is done."""
-    if out.exists() and not overwrite:
-        raise ConfigError(
-            f"nothing is overwritten unasked, `{out}` is there; name another folder, or add `--overwrite`"
-        )
-
-
-@contextmanager
-def neighbour(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, gone afterwards unless it was given another name."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    os.chmod(place, 0o755)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
 def _settle(place: Path, out: Path, holds: bool, keep_failed: bool, overwrite: bool) -> Path | None:
     if not holds:
         if not keep_failed:
@@ -149,19 +126,6 @@ def _settle(place: Path, out: Path, holds: bool, keep_failed: bool, overwrite: b
         out = out.with_name(f"{out.name}.failed")
         overwrite = True
     return put_in_place(place, out, overwrite)
-
-
-def put_in_place(place: Path, out: Path, overwrite: bool) -> Path:
-    """Rename a finished folder; what was there goes only once the new one stands."""
-    check_place(out, overwrite)
-    if not out.exists():
-        os.rename(place, out)
-        return out
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-    os.rename(out, old / "was")
-    os.rename(place, out)
-    shutil.rmtree(old)
-    return out
 
 
 def _only_here(
@@ -203,21 +167,39 @@ def _score(model: nn.Module, task: TextTask, tokenizer: Any, split: Split) -> fl
 
 def _score_gate(base: str, to: str, place: Path, task: TextTask, split: Split, before: float) -> Gate:
     metric = METRICS[task.metrics[0]]
-    tokenizer = load_tokenizer(place, str(place))
     if to == "onnx":
+        tokenizer = load_tokenizer(place, str(place))
         encoded = task.encode(tokenizer, split)
         outputs = _graph_outputs(OnnxModel(place), task, encoded, tokenizer.pad_token_id)
         after = float(metric.score(split.targets, outputs))
     else:
         opened = open_model_folder(place) if to == "merged" else open_on_base(base, place)
-        config: Any = opened.model.config
-        if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = tokenizer.pad_token_id
-        after = _score(opened.model, task, tokenizer, split)
+        after = _score_opened(opened.model, task, place, split)
     is_share = metric.unit == "fraction"
     allowed = ALLOWED_POINTS if is_share else ALLOWED_SHARE * abs(before)
     why = "half a point may be lost" if is_share else "a hundredth may be lost"
     return g.score_is_kept(metric.name, before, after, allowed, len(split), why)
+
+
+def scores_of(source: Path, adapters: Sequence[Path]) -> dict[str, Any] | None:
+    """Scores of adapters on the validation rows of the run that `source` is from; None where it is from none."""
+    run = run_of(source)
+    if run is None:
+        return None
+    spec, task = run.record.spec, TextTask.from_json(run.record.spec.task)
+    split = read_dataset(run.store.folder / "data", ["validation"]).validation
+    base = spec.model["name"]
+    values = [_score_opened(open_on_base(base, folder).model, task, folder, split) for folder in adapters]
+    return {"metric": task.metrics[0], "n_rows": len(split), "values": values}
+
+
+def _score_opened(model: nn.Module, task: TextTask, folder: Path, split: Split) -> float:
+    """With the folder's own tokenizer; a decoder is told which token is padding."""
+    tokenizer = load_tokenizer(folder, str(folder))
+    config: Any = model.config
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return _score(model, task, tokenizer, split)
 
 
 def _graph_outputs(graph: OnnxModel, task: TextTask, encoded: Encoded, pad_token_id: int) -> np.ndarray:

@@ -74,7 +74,7 @@ class _Change:
         self.path = path
         self.is_embedding = "lora_embedding_A" in pieces
         self.is_transposed = bool(config.get("fan_in_fan_out")) or self.is_embedding
-        self.scale = _scale(config, path, len(self._a)) if "ia3_l" not in pieces else 1.0
+        self.scale = lora_scale(config, path, len(self._a)) if "ia3_l" not in pieces else 1.0
 
     @property
     def _a(self) -> Tensor:
@@ -168,7 +168,7 @@ def _plain(name: str) -> str:
     return name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")
 
 
-def _scale(config: dict[str, Any], path: str, rank: int) -> float:
+def lora_scale(config: dict[str, Any], path: str, rank: int) -> float:
     """alpha / r, or alpha / sqrt(r); patterns name modules by the ends of their paths, as regular expressions."""
     alpha = float(config.get("lora_alpha") or 8)
     for pattern, value in (config.get("alpha_pattern") or {}).items():

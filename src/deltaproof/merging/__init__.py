@@ -1,0 +1,1 @@
+"""Rules that make one change of weights of several, tensor by tensor."""
