@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deltaproof.methods.attn_scale import AttnScale
     from deltaproof.methods.base import Method, method
     from deltaproof.methods.bitfit import BitFit
+    from deltaproof.methods.combine import OnLayers, Only, Together
     from deltaproof.methods.deep_prompt import DeepPromptTuning
     from deltaproof.methods.density import DensityPenalty
     from deltaproof.methods.difffit import DiffFit
@@ -56,12 +57,15 @@ _HOMES = {
     "LNTune": "methods.ln_tune",
     "LoRA": "methods.lora",
     "LoReFT": "methods.loreft",
+    "OnLayers": "methods.combine",
+    "Only": "methods.combine",
     "Parallel": "methods.parallel",
     "Peft": "methods.peft_bridge",
     "PiCa": "methods.pica",
     "PrefixTuning": "methods.prefix",
     "Serial": "methods.serial",
     "SSF": "methods.ssf",
+    "Together": "methods.combine",
     "VeRA": "methods.vera",
 }
 """Where each public name lives. It is imported when first used, so that `import deltaproof` costs nothing."""
@@ -94,12 +98,15 @@ __all__ = [
     "LoRA",
     "LoReFT",
     "Method",
+    "OnLayers",
+    "Only",
     "Parallel",
     "Peft",
     "PiCa",
     "PrefixTuning",
     "Serial",
     "Table",
+    "Together",
     "VeRA",
     "attach",
     "compare",
