@@ -18,7 +18,7 @@ def noise_profile(m: int, n: int, positions: np.ndarray) -> np.ndarray:
         of one position.
 
     >>> noise_profile(100, 100, np.array([1.0, 50.0, 100.0])).round(2).tolist()
-    [0.98, 0.4, 0.0]
+    [0.97, 0.41, 0.0]
     """
     smaller, larger = sorted((m, n))
     ratio = smaller / larger
