@@ -155,6 +155,32 @@ def test_codes_are_matched_by_the_names_that_the_user_gives(tmp_path):
     assert found.split.targets[:, 0].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ([1.0, 0.0], {"0": "neg", "1": "pos"}),
+        (["1.0", "0.0"], {"0": "neg", "1": "pos"}),
+        ([1, 0], {"0.0": "neg", "1.0": "pos"}),
+        ([True, False], {"0": "neg", "1": "pos"}),
+        ([True, False], {"false": "neg", "true": "pos"}),
+        (["Positive", "NEGATIVE "], {"negative": "neg", "positive": "pos"}),
+        (["pos", 0], {"0": "neg"}),
+    ],
+)
+def test_a_label_is_the_same_label_however_a_file_writes_it(tmp_path, written, names):
+    rows = [{"text": f"row {at}", "label": label} for at, label in enumerate(written)]
+    found = read_adversarial(write(tmp_path, "jsonl", rows), load_data(reviews()), label_names=names)
+    assert found.split.targets[:, 0].tolist() == [1, 0]
+
+
+def test_a_code_and_a_name_of_its_own_are_taken_as_they_are_written(tmp_path):
+    rows = [{"text": "a", "label": "01"}, {"text": "b", "label": "1"}, {"text": "c", "label": "Pos"}]
+    path = write(tmp_path, "jsonl", rows)
+    names = {"01": "neg", "1": "pos", "pos": "neg", "Pos": "pos"}
+    found = read_adversarial(path, load_data(reviews()), label_names=names)
+    assert found.split.targets[:, 0].tolist() == [0, 1, 1]
+
+
 def test_columns_that_are_called_otherwise_are_named(tmp_path):
     dataset = load_data(reviews())
     path = write(

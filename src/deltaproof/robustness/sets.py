@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from deltaproof.data.checks import read_pairs
 from deltaproof.data.columns import find_columns
 from deltaproof.data.dataset import Dataset
-from deltaproof.data.numbers import is_missing
+from deltaproof.data.numbers import as_number, is_code, is_missing
 from deltaproof.data.reading import Reading
 from deltaproof.data.sources import read_source
 from deltaproof.data.split import Split
@@ -170,6 +170,7 @@ def read_adversarial(
     group: str | None = None,
     label_names: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    needs_group: bool = True,
 ) -> AdversarialSet:
     """Rows of a user's own adversarial, shifted or contrast set, with labels as the data set numbers them.
 
@@ -180,11 +181,14 @@ def read_adversarial(
         label: the label column or columns, likewise.
         group: column that names contrast sets or counterfactual pairs.
         label_names: what the file writes to the data set's name for it, such as `{"0": "negative"}`.
+        needs_group: False where the group column counts only if the file has it.
     Raises:
         DataError: a column is missing, a text is empty, or a label is none of the data set's.
     """
     name, tables = read_source(source, Reading(encoding))
     table = tables.get("test", tables["train"])
+    if group is not None and not needs_group and group not in table.columns:
+        group = None
     columns = find_columns(
         table,
         text or _if_there(table, dataset.text_columns),
@@ -226,8 +230,37 @@ def _renamed(table: Table, label: tuple[str, ...], names: Mapping[str, str]) -> 
     """The table with what stands in its label column under the data set's names."""
     if not names or len(label) > 1:
         return table
-    values = [names.get(str(value).strip(), value) for value in table.columns[label[0]]]
+    stated = table.class_names.get(label[0], [])
+    values = [_name_of(value, names, stated) for value in table.columns[label[0]]]
     return replace(table, columns={**table.columns, label[0]: values}, class_names={})
+
+
+def _name_of(value: Any, names: Mapping[str, str], stated: Sequence[str]) -> Any:
+    """The data set's name for what stands in a label column; the value itself where the user said nothing of it.
+
+    What was written counts first; then `1.0` is 1, a truth value is 1 or 0, and capitals do not matter.
+
+    Args:
+        stated: names of whole numbers that the file itself states.
+    """
+    if is_missing(value) or isinstance(value, list | dict | np.ndarray):
+        return value
+    whole = _whole(value)
+    own = stated[whole] if whole is not None and 0 <= whole < len(stated) else value
+    written = str(own).strip()
+    if written in names:
+        return names[written]
+    same = {name for key, name in names.items() if whole is not None and _whole(key) == whole}
+    same = same or {name for key, name in names.items() if key.strip().casefold() == written.casefold()}
+    return same.pop() if len(same) == 1 else own
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that a label is, a truth value as 1 or 0; None for words and codes such as `007`."""
+    number = float(value) if isinstance(value, bool | np.bool_) else as_number(value)
+    if number is None or is_code(value) or not number.is_integer():
+        return None
+    return int(number)
 
 
 def _numbered(table: Table, targets: Targets, dataset: Dataset) -> np.ndarray:

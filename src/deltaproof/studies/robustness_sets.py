@@ -63,7 +63,7 @@ class Attack:
             ("strengths", self.strengths, 1.0), ("epsilons", self.epsilons, np.inf),
             ("noise_sizes", self.noise_sizes, np.inf),
         ):  # fmt: skip
-            wrong = [value for value in values if not 0 < value <= top]
+            wrong = [value for value in values if not (0 < value <= top and np.isfinite(value))]
             if wrong:
                 bound = f"0 < strength <= {top:g}" if np.isfinite(top) else "0 < strength"
                 raise ConfigError(
@@ -116,8 +116,8 @@ def read_given(attack: Attack, dataset: Dataset, known_names: Mapping[str, str] 
     Args:
         known_names: what the run's own data write as label, to its name: holds where the attack says nothing else.
     Raises:
-        DataError: a file does not fit the data set (texts, labels), has one row, or a contrast file has no two rows
-            that belong together.
+        DataError: a file does not fit the data set (texts, labels), has one row or one group, or a contrast file has
+            no two rows that belong together.
     """
     if attack.contrast and dataset.kind == "regression":
         raise DataError(
@@ -131,21 +131,32 @@ def read_given(attack: Attack, dataset: Dataset, known_names: Mapping[str, str] 
         *((name, True) for name in attack.contrast),
     ):
         made = read_adversarial(
-            source, dataset, text=attack.text, label=attack.label, group=attack.group, label_names=names
-        )
+            source, dataset, text=attack.text, label=attack.label, group=attack.group, label_names=names,
+            needs_group=is_contrast or not attack.contrast,
+        )  # fmt: skip
         if len(made.split) < 2:
             raise DataError(f"`{source}` must have at least 2 rows, got {len(made.split)}; add rows")
-        groups = made.split.groups or []
-        if is_contrast and len(set(groups)) == len(groups):
-            raise DataError(
-                f"`{source}`: rows that belong together must share their `{attack.group}`, got {len(groups)} rows "
-                f"of as many groups; name the column that they share"
-            )
+        _check_groups(source, made.split.groups, attack.group, is_contrast)
         name = made.name
         while name in ALL or any(other.name == name for other in found):
             name += "'"
         found.append(Given(name, made.split, made.notes, is_contrast))
     return found
+
+
+def _check_groups(source: str, groups: list[str] | None, column: str | None, is_contrast: bool) -> None:
+    """An interval is over groups, so there must be two; of a contrast file some must hold several rows."""
+    n_groups = None if groups is None else len(set(groups))
+    if n_groups == 1:
+        raise DataError(
+            f"`{source}` must have at least 2 groups, got `{groups[0] if groups else ''}` alone in `{column}`; add "
+            f"rows of others, or name the column that tells them apart"
+        )
+    if is_contrast and groups is not None and n_groups == len(groups):
+        raise DataError(
+            f"`{source}`: rows that belong together must share their `{column}`, got {len(groups)} rows of as many "
+            f"groups; name the column that they share"
+        )
 
 
 def chosen_rows(test: Split, kind: str, attack: Attack) -> Split:
