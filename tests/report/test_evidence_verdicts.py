@@ -192,6 +192,28 @@ def test_a_whole_robustness_study_gives_findings_of_every_kind_of_set(found):
     assert "contradicted" not in said.values()
 
 
+@pytest.mark.parametrize(
+    ("verdict", "n_seeds", "expected"),
+    [
+        ("more fragile", 3, "supported"),
+        ("more robust", 3, "contradicted"),
+        ("equivalent", 3, "contradicted"),
+        ("cannot tell", 3, "cannot tell"),
+        ("more fragile", 1, "cannot tell"),
+    ],
+)
+def test_a_users_own_set_stands_beside_with_its_raw_drop(found, verdict, n_seeds, expected):
+    study = plant.robustness(FRAGILE, dict.fromkeys(FRAGILE, plant.around(0.0, 0.06)), n_seeds=n_seeds)
+    own = {**study["sets"][0], "kind": "adversarial", "promise": None, "name": "advglue", "n_examples": 148}
+    against = [{**entry, "verdict": verdict, "matched": None} for entry in own["against_reference"]]
+    study["sets"].append({**own, "strength": None, "against_reference": against})
+    claim = found(robustness=study, seeds=n_seeds).claim("T4")
+    (beside,) = [each for each in claim.findings if each.of == "adversarial sets"]
+    assert (beside.verdict, beside.counts) == (expected, False)
+    assert f"advglue, 148 rows: lora +10.0 points (+9.0 to +11.0) ({verdict}), bitfit" in beside.because
+    assert claim.verdict == "cannot tell", "the raw drop does not decide"
+
+
 # T5
 
 

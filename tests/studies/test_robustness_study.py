@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +14,14 @@ from synthetic_robustness import robustness_study
 
 from deltaproof import compare
 from deltaproof.errors import ConfigError, DataError, RecordError
+from deltaproof.records.record import Predictions
 from deltaproof.records.store import Store, read_json, read_predictions, write_json
 from deltaproof.robustness.perturbations import PERTURBATIONS
 from deltaproof.robustness.sets import read_perturbed
 from deltaproof.studies import robustness_answers
 from deltaproof.studies.kept_models import Bed, KeptModel
 from deltaproof.studies.robustness import robustness
-from deltaproof.studies.robustness_findings import answers_path, read_findings
+from deltaproof.studies.robustness_findings import _codes, _right, answers_path, read_findings
 from deltaproof.studies.robustness_sets import ALL, Attack
 from deltaproof.studies.robustness_text import robustness_text
 from small import write_csv
@@ -279,6 +281,39 @@ def test_contrast_sets_and_pairs_are_scored_by_hand(run, keyword, tmp_path):
     assert "3 contrast sets of 6 rows" in robustness_text(result)
 
 
+def test_an_adversarial_file_beside_contrast_sets_needs_no_group_column(run, keyword, tmp_path):
+    plain = own_rows(tmp_path / "plain.jsonl", [{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}])
+    pairs = own_rows(tmp_path / "pairs.jsonl", [
+        {"text": f"{word} {at}", "label": label, "pair": at}
+        for at in range(2) for word, label in (("good", "pos"), ("bad", "neg"))
+    ])  # fmt: skip
+    attack = Attack(perturbations=(), adversarial=(plain,), contrast=(pairs,), group="pair")
+    result = robustness(run, attack, ["full"])
+    assert [entry["name"] for entry in (*result["sets"], *result["contrast"])] == ["plain", "pairs"]
+
+
+def test_a_handful_of_rows_gives_numbers_but_no_verdict(run, tmp_path, monkeypatch):
+    """One method has every row right and the other none: of four rows that is no proof (a sign test gives 0.125)."""
+    real = Bed.answers
+
+    def answers(self, tuned, task, tokenizer, split, kept):
+        found = real(self, tuned, task, tokenizer, split, kept)
+        is_right = kept.label == "full" or not split.ids[0].startswith("few")
+        truth = found.targets[:, 0].astype(int) if is_right else 1 - found.targets[:, 0].astype(int)
+        return replace(found, outputs=np.eye(2)[truth])
+
+    monkeypatch.setattr(Bed, "answers", answers)
+    rows = [{"text": f"a film {at}", "label": ("neg", "pos")[at % 2]} for at in range(12)]
+    few = own_rows(tmp_path / "few.jsonl", rows[:4])
+    more = own_rows(tmp_path / "few-more.jsonl", rows)
+    result = robustness(run, Attack(perturbations=(), adversarial=(few, more)), ["full", "bitfit"])
+    said = {entry["name"]: entry["against_reference"][0] for entry in result["sets"]}
+    assert said["few"]["score_difference"]["mean"] == said["few-more"]["score_difference"]["mean"] == -1
+    assert (said["few"]["verdict"], said["few"]["score_verdict"]) == ("cannot tell", "cannot tell")
+    assert (said["few-more"]["verdict"], said["few-more"]["score_verdict"]) == ("more fragile", "worse")
+    assert any("few: 4 rows" in note and "no verdict" in note for note in result["notes"])
+
+
 def test_snapshots_give_the_drop_at_equal_accuracy(tmp_path, monkeypatch, reviews_csv, bert):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "run"
@@ -359,6 +394,15 @@ def test_what_cannot_be_tried_is_said_before_any_model_is_asked(run, tmp_path, m
     )
     with pytest.raises(DataError, match="rows that belong together must share their `g`, got 2 rows of as many groups"):
         robustness(run, Attack(contrast=(apart,), group="g"))
+    alone = own_rows(
+        tmp_path / "alone.jsonl", [{"text": "a", "label": "pos", "g": 1}, {"text": "b", "label": "neg", "g": 1}]
+    )
+    for where in ({"contrast": (alone,)}, {"adversarial": (alone,)}):
+        with pytest.raises(DataError, match="must have at least 2 groups, got `1` alone in `g`"):
+            robustness(run, Attack(perturbations=(), group="g", **where))
+    ungrouped = own_rows(tmp_path / "ungrouped.jsonl", [{"text": "a", "label": "pos"}] * 2)
+    with pytest.raises(DataError, match="the group column `g` must be there"):
+        robustness(run, Attack(adversarial=(ungrouped,), group="g"))
     with pytest.raises(DataError, match="must be a file, found none"):
         robustness(run, Attack(adversarial=(str(tmp_path / "nothing.jsonl"),)))
     with pytest.raises(RecordError, match="has no contestant `ia3`"):
@@ -376,6 +420,8 @@ def test_what_cannot_be_tried_is_said_before_any_model_is_asked(run, tmp_path, m
         ({"strengths": (1.5,)}, r"got 1\.5"),
         ({"epsilons": (-0.1,)}, r"`0 < strength` must hold for `epsilons`"),
         ({"noise_sizes": (0.0,)}, "must hold for `noise_sizes`"),
+        ({"noise_sizes": (float("inf"),)}, "got inf"),
+        ({"epsilons": (float("nan"),)}, "got nan"),
         ({"n_draws": 0}, "`n_draws >= 1` must hold, got 0"),
         ({"max_examples": 1}, "`max_examples >= 2` must hold"),
         ({"perturbations": ()}, "something must be tried"),
@@ -385,6 +431,18 @@ def test_what_cannot_be_tried_is_said_before_any_model_is_asked(run, tmp_path, m
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         Attack(**settings)
+
+
+def test_answers_of_many_labels_are_told_apart_by_each_label():
+    targets = np.zeros((60, 90))
+    targets[:, 89] = 1
+    outputs = targets.copy()
+    outputs[np.arange(60), np.arange(60)] = 1  # one label too many in every row
+    wrong = Predictions([str(at) for at in range(60)], None, targets, outputs)
+    right = Predictions(wrong.ids, None, targets, targets)
+    assert _right("multilabel", wrong).sum() == 0
+    assert _right("multilabel", right).sum() == 60
+    assert len(set(_codes("multilabel", wrong))) == 60
 
 
 def test_a_sample_is_by_class_and_the_same_every_time(run):

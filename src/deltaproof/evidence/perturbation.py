@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deltaproof.evidence import commands
-from deltaproof.evidence.claim import NOT_MEASURED, Claim, Finding, Missing, Span, Statement
+from deltaproof.evidence.claim import NOT_MEASURED, Claim, Finding, Missing, Span, Statement, Verdict
 from deltaproof.evidence.judging import agreed, average, judge, overall, seeded
 from deltaproof.evidence.measured import Measured, span
 from deltaproof.evidence.words import count, listed, whole
@@ -33,10 +33,15 @@ STATEMENT = Statement(
         "attacks than these."
     ),
 )
+SHARE = "fraction"
+"""Of flips, whatever the metric of the task is."""
+_FRAGILE: dict[str, Verdict] = {
+    "more fragile": "supported", "more robust": "contradicted", "equivalent": "contradicted",
+}  # fmt: skip
 MATCHED, REGRESSED = "turned wrong of those both had right, minus full's", "drop at equal clean accuracy, minus full's"
+RAW = "raw drop from the clean test rows to the set, minus full's"
 _BESIDE: dict[str, Callable[[dict[str, Any]], bool]] = {
     "attack on embeddings": lambda entry: bool(entry["kind"] == "embedding_pgd"),
-    "adversarial sets": lambda entry: bool(entry["kind"] == "adversarial"),
     "noise on all weights": lambda entry: bool(entry["question"] == "all"),
     "noise on the trained weights": lambda entry: bool(entry["question"] == "trained"),
     "noise of equal norm": lambda entry: bool(entry["question"] == "equal_norm"),
@@ -58,7 +63,7 @@ def perturbation(m: Measured) -> Claim:
     labels = [label for label in study["methods"] if label != m.full]
     findings = [finding for label in labels for finding in _of_method(m, study, label)]
     beside = [_group(m, study, name, is_in, labels) for name, is_in in _BESIDE.items()]
-    everything = [*findings, *(finding for finding in beside if finding is not None)]
+    everything = [*findings, *(finding for finding in (*beside, _own_sets(m, study, labels)) if finding is not None)]
     verdict = overall(findings)
     words = {
         "supported": "at equal clean accuracy methods are more fragile than full fine-tuning",
@@ -97,7 +102,7 @@ def _matched(m: Measured, study: dict[str, Any], label: str) -> tuple[Span | Non
     """Over all label-keeping sets together; where that was not reckoned, the average of the sets' own intervals."""
     against = _against(study["overall"], label)
     if against and against["matched"]:
-        return span(against["matched"]["difference"], m.metric.unit), against["matched"]["n_examples"]
+        return span(against["matched"]["difference"], SHARE), against["matched"]["n_examples"]
     keeping = [
         entry for entry in study["sets"] if entry["kind"] == "perturbation" and entry["promise"] == "keeps label"
     ]
@@ -108,7 +113,7 @@ def _averaged(m: Measured, sets: Sequence[dict[str, Any]], label: str) -> tuple[
     spans, counts = [], []
     for entry in sets:
         against = _against(entry, label)
-        found = span(against["matched"]["difference"], m.metric.unit) if against and against["matched"] else None
+        found = span(against["matched"]["difference"], SHARE) if against and against["matched"] else None
         if against and found:
             spans.append(found)
             counts.append(float(against["matched"]["n_examples"]))
@@ -127,6 +132,26 @@ def _group(
     verdict = agreed([judge(value, m.margin, n_seeds) for value in found.values()]) if found else "cannot tell"
     numbers = "; ".join(f"{label} {whole(value)}" for label, value in found.items())
     return Finding(name, MATCHED, None, n_seeds, verdict, numbers or "no set has matched examples", counts=False)
+
+
+def _own_sets(m: Measured, study: dict[str, Any], labels: Sequence[str]) -> Finding | None:
+    """The user's own sets: their rows have no clean counterpart, so what is left is the raw drop. None without any."""
+    n_seeds = int(study["n_seeds"])
+    told: list[Verdict] = []
+    said: list[str] = []
+    sets = [entry for entry in study["sets"] if entry["kind"] == "adversarial"]
+    for entry in sets:
+        found = {label: against for label in labels if (against := _against(entry, label))}
+        told += [_FRAGILE.get(against["verdict"], "cannot tell") for against in found.values()]
+        numbers = [
+            f"{label} {whole(span(against['drop_difference'], m.metric.unit))} ({against['verdict']})"
+            for label, against in found.items()
+        ]
+        said.append(f"{entry['name']}, {count(entry['n_examples'])} rows: {', '.join(numbers) or 'not compared'}")
+    if not sets:
+        return None
+    verdict: Verdict = agreed(told) if told and n_seeds > 1 else "cannot tell"
+    return Finding("adversarial sets", RAW, None, n_seeds, verdict, seeded("; ".join(said), n_seeds), counts=False)
 
 
 def _against(entry: dict[str, Any] | None, label: str) -> dict[str, Any] | None:
