@@ -21,6 +21,7 @@ def robustness_text(result: Result, width: int = 110) -> str:
         "\n".join(wrap(_head(result), width)),
         *_tables(result, width),
         *_given(result, width),
+        *_legend(result, width),
         _sentences(result, width),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -67,13 +68,20 @@ def _tables(result: Result, width: int) -> list[str]:
             used = 0
         blocks[-1].append((heading, cells))
         used += size
+    return [_grid(result["methods"], block, width) for block in blocks]
+
+
+def _legend(result: Result, width: int) -> list[str]:
+    """What the marks of the tables mean."""
+    if not result["sets"]:
+        return []
     unit = "points" if result["unit"] == "fraction" else result["unit"] or result["metric"]
     legend = (
-        f"Drop in {unit} at the middle strength. Against {result['reference']}: ▲ more fragile, ▼ more robust, "
-        f"= equivalent within {amount(result['margin'], result['unit'])}, no mark: cannot tell. "
+        f"Drop in {unit}, of a perturbation at its middle strength. Against {result['reference']}: ▲ more fragile, "
+        f"▼ more robust, = equivalent within {amount(result['margin'], result['unit'])}, no mark: cannot tell. "
         f"* noise: may change what is true."
     )
-    return [*(_grid(result["methods"], block, width) for block in blocks), "\n".join(wrap(legend, width))]
+    return ["\n".join(wrap(legend, width))]
 
 
 def _grid(methods: Sequence[str], columns: Sequence[tuple[list[str], dict[str, str]]], width: int) -> str:
