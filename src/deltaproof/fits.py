@@ -1,8 +1,12 @@
 """Curves over parameters or examples: how fast a score grows, whether returns diminish, and where two methods cross.
 
-Every interval comes from one bootstrap over seeds and test units, crossed, since both decide where a point lies: units
-are drawn jointly for all points, which were scored on the same test set, and seeds jointly for all points of a curve.
+Gains and bends are sums over the points, so that their intervals are those of any mean over seeds and test units
+(`deltaproof.stats`). Power laws and crossings are not: their intervals come from one bootstrap over seeds and test
+units, crossed, since both decide where a point lies: units are drawn jointly for all points, which were scored on the
+same test set, and seeds jointly for all points of a curve.
 Source of the resampling: Efron and Tibshirani, 1993, An Introduction to the Bootstrap, ch. 13 (percentile intervals).
+Drawn from S seeds a mean varies by only (S - 1) / S of what it should, half of it for two: the draws are stretched
+by as much. Source: Rao and Wu, 1988, doi:10.1080/01621459.1988.10478591.
 """
 
 import math
@@ -15,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar, nnls
 
 from deltaproof.errors import DataError
+from deltaproof.stats import mean_interval
 
 Array = NDArray[np.float64]
 Curve = Mapping[float, Array]
@@ -138,7 +143,7 @@ def power_law(curve: Curve, n_draws: int = N_DRAWS, seed: int = 0) -> PowerLaw:
     return PowerLaw(floor, scale, exponent, edge)
 
 
-def growth(curve: Curve, n_draws: int = N_DRAWS, seed: int = 0) -> Growth:
+def growth(curve: Curve) -> Growth:
     """Gains per doubling, whether they shrink, and which of a concave and a straight curve fits better.
 
     Raises:
@@ -147,12 +152,11 @@ def growth(curve: Curve, n_draws: int = N_DRAWS, seed: int = 0) -> Growth:
     _require_points(curve, 3, "diminishing returns")
     x = _xs(curve)
     means = _means(curve)
-    drawn = np.stack(list(_draws([curve], n_draws, seed, lambda drawn: drawn[0])))
-    gains = tuple(_bounds(value, column) for value, column in zip(_gains(x, means), _gains(x, drawn).T, strict=True))
-    bend = _bounds(float(_bend(np.log2(x), means)), _bend(np.log2(x), drawn))
-    whole = np.maximum(np.abs(drawn[:, -1] - drawn[:, 0]), 1e-12)
-    scaled = (x - x[0]) / (x[-1] - x[0])
-    bend_in_x = _bounds(_bend(scaled, means) / max(abs(means[-1] - means[0]), 1e-12), _bend(scaled, drawn) / whole)
+    scores = _common(curve)
+    gains = tuple(_mean_bounds(gain) for gain in np.moveaxis(_gains(x, scores), -1, 0))
+    bend = _mean_bounds(_bend(np.log2(x), scores))
+    whole = max(abs(means[-1] - means[0]), 1e-12)
+    bend_in_x = _mean_bounds(_bend((x - x[0]) / (x[-1] - x[0]), scores) / whole)
     verdict: Literal["diminishing", "not diminishing", "cannot tell"] = "cannot tell"
     if bend.is_negative:
         verdict = "diminishing"
@@ -229,23 +233,44 @@ def crossover(curves: Mapping[str, Curve], n_draws: int = N_DRAWS, seed: int = 0
 
 def _draws(curves: Sequence[Curve], n_draws: int, seed: int, of: Callable[[list[Array]], Array]) -> list[Array]:
     """`of` the curves' mean scores, each (points,), in every draw of units and seeds."""
+    n_units = _n_units(curves)
+    n_seeds = min(len(scores) for curve in curves for scores in curve.values())
+    stretch = math.sqrt(n_seeds / (n_seeds - 1)) if n_seeds > 1 else 0.0
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(n_draws):
+        weights = np.bincount(draw.integers(n_units, size=n_units), minlength=n_units) / n_units
+        seeds = np.bincount(draw.integers(n_seeds, size=n_seeds), minlength=n_seeds) / n_seeds
+        seeds = 1 / n_seeds + stretch * (seeds - 1 / n_seeds)
+        found.append(
+            of([np.array([seeds @ (curve[x][:n_seeds] @ weights) for x in sorted(curve)]) for curve in curves])
+        )
+    return found
+
+
+def _n_units(curves: Sequence[Curve]) -> int:
     units = {scores.shape[1] for curve in curves for scores in curve.values()}
     if len(units) != 1:
         raise DataError(
             f"points of a curve must be scored on one test set, got sets of {sorted(units)} units; use the "
             f"same test file"
         )
-    (n_units,) = units
-    n_seeds = min(len(scores) for curve in curves for scores in curve.values())
-    draw = np.random.default_rng(seed)
-    found = []
-    for _ in range(n_draws):
-        weights = np.bincount(draw.integers(n_units, size=n_units), minlength=n_units) / n_units
-        seeds = draw.integers(n_seeds, size=n_seeds)
-        found.append(
-            of([np.array([curve[x][seeds].mean(axis=0) @ weights for x in sorted(curve)]) for curve in curves])
-        )
-    return found
+    return int(units.pop())
+
+
+def _common(curve: Curve) -> Array:
+    """(seeds, units, points) of the seeds that every point has."""
+    _n_units([curve])
+    n_seeds = min(map(len, curve.values()))
+    return np.stack([curve[x][:n_seeds] for x in sorted(curve)], axis=-1)
+
+
+def _mean_bounds(values: Array) -> Bounds:
+    """Of the mean of (seeds, units); of values that do not vary at all, the mean itself."""
+    found = mean_interval(values)
+    if found.standard_error == 0:
+        return Bounds(found.mean, found.mean, found.mean)
+    return Bounds(found.mean, found.low, found.high)
 
 
 def _means(curve: Curve) -> Array:

@@ -96,7 +96,7 @@ def growth_of(curve: Mapping[float, Any]) -> dict[str, Any]:
 
     from deltaproof.fits import growth
 
-    return asdict(growth(curve, n_draws=200))
+    return asdict(growth(curve))
 
 
 def forgetting(rises: Mapping[str, tuple[float, float]], n_seeds: int = 3, **left_out: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def parameters_study(
         "format": 1, "by": "parameters", "metric": metric, "method": "lora", "points": points,
         "others": [{"label": name, **_point(_scores(mean, noise, 90 + at), 1e-4, False)}
                    for at, (name, mean) in enumerate((others or {}).items())],
-        "growth": asdict(growth(curve, n_draws=50)) if len(curve) > 2 else None,
+        "growth": asdict(growth(curve)) if len(curve) > 2 else None,
     }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def examples_study(
                 {"n_examples": int(n), **_point(curve[n], 1e-3, (name, int(n)) in at_edge)} for n in sorted(curve)
             ],
             "power_law": asdict(power_law(curve, n_draws=20)) if metric == "accuracy" and len(sizes) > 3 else None,
-            "growth": asdict(growth(curve, n_draws=50)) if len(sizes) > 2 else None,
+            "growth": asdict(growth(curve)) if len(sizes) > 2 else None,
         }
         for name, curve in curves.items()
     ]
