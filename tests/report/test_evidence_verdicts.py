@@ -151,6 +151,13 @@ def test_fragility_is_judged_at_matched_accuracy_and_not_by_the_raw_drop(found, 
     assert "lora and bitfit more fragile" in claim.because
 
 
+def test_a_handful_of_matched_examples_tells_nothing(found):
+    study = plant.robustness(FRAGILE, dict.fromkeys(FRAGILE, plant.around(0.9)))
+    for against in study["overall"]["against_reference"]:
+        against["matched"]["n_examples"] = 5
+    assert found(robustness=study).claim("T4").verdict == "cannot tell"
+
+
 def test_two_measures_at_equal_accuracy_that_disagree_cannot_tell(found):
     study = plant.robustness(
         FRAGILE, dict.fromkeys(FRAGILE, plant.around(0.08)), dict.fromkeys(FRAGILE, plant.around(-0.08))

@@ -24,7 +24,8 @@ STATEMENT = Statement(
     ),
     rule=(
         "Per method and measure: supported if the interval of its difference to full fine-tuning lies above 0; "
-        "contradicted if it lies below 0 or within the margin around it. The two measures together: what one says "
+        "contradicted if it lies below 0 or within the margin around it; fewer than 8 examples that both had right "
+        "cannot tell. The two measures together: what one says "
         "and the other does not deny. The raw drop stands beside them and does not decide."
     ),
     not_shown=(
@@ -38,6 +39,8 @@ SHARE = "fraction"
 _FRAGILE: dict[str, Verdict] = {
     "more fragile": "supported", "more robust": "contradicted", "equivalent": "contradicted",
 }  # fmt: skip
+LEAST_MATCHED = 8
+"""Examples that both had right: when all of a few fall one way they show no spread, and an interval is no interval."""
 MATCHED, REGRESSED = "turned wrong of those both had right, minus full's", "drop at equal clean accuracy, minus full's"
 RAW = "raw drop from the clean test rows to the set, minus full's"
 _BESIDE: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -84,8 +87,8 @@ def _of_method(m: Measured, study: dict[str, Any], label: str) -> list[Finding]:
     findings = []
     if value is not None:
         because = f"on {count(n_examples)} examples" + (f"; {raw}" if raw else "")
-        findings.append(Finding(label, MATCHED, value, n_seeds, judge(value, m.margin, n_seeds),
-                                seeded(because, n_seeds)))  # fmt: skip
+        verdict = judge(value, m.margin, n_seeds) if n_examples >= LEAST_MATCHED else "cannot tell"
+        findings.append(Finding(label, MATCHED, value, n_seeds, verdict, seeded(because, n_seeds)))
     line = next((entry for entry in study["at_equal_accuracy"] if entry["set"] == "overall"), None)
     found = line and span(line["differences"].get(label), m.metric.unit)
     if line and found:

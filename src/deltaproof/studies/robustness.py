@@ -47,7 +47,8 @@ def robustness(
 ) -> Json:
     """What perturbations cost each kept model, and whether a method stands them better than the reference.
 
-    The result stands in `studies/robustness.json` too; a second call with the same settings reads it there.
+    The result stands in `studies/robustness.json` too; a second call with the same settings reads it there, one with
+    others takes its place.
 
     Args:
         run: a folder that `compare` wrote with `keep="all"`, or `snapshots` for the drop at equal clean accuracy.
@@ -139,6 +140,8 @@ class _Study:
     def make(self) -> Json:
         """Ask what is not answered yet, reckon, and write the result."""
         tuned, task = self.finals[0].load()
+        if self.bed.store.study_path(NAME).exists():
+            self.say(f"{NAME}: takes the place of the study of other settings that stands here; its answers stay")
         for line in self._before(tuned, task):
             self.say(line)
         rows = chosen_rows(self.bed.open_test(f"robustness/{digest(self.inputs)}"), self.bed.dataset.kind, self.attack)
@@ -196,7 +199,8 @@ class _Study:
             found["reason"] = "no text perturbation that keeps labels was asked for"
             return found
         for final, steps in self._snapshots():
-            found["checkpoints"].append(_checkpoint(final, None))
+            if not missing(self.folder, final, plan.on_the_way):  # what it could not answer is missing still
+                found["checkpoints"].append(_checkpoint(final, None))
             models = {step: Model(f"{final.name}-step-{step}", final.kept, path) for step, path in steps.items()}
             if any(missing(self.folder, model, plan.on_the_way) for model in models.values()):
                 self.say(f"{final.kept.label}, seed {final.kept.seed}: {len(models)} snapshots")
