@@ -85,7 +85,7 @@ def test_ctrl_c_ends_at_once_with_130_one_line_and_nothing_left_running(options,
     helpers = psutil.Process(run.process.pid).children(recursive=True)
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does: to the whole group, helpers included
     shown = plain(run.read_until())
-    assert run.process.wait(20) == 130
+    assert run.process.wait(60) == 130  # at once, but for a machine that does much else
     assert shown.count("stopped; the same command goes on from here") == 1
     assert "Traceback" not in shown
     assert "Error" not in shown

@@ -337,6 +337,9 @@ def test_snapshots_give_the_drop_at_equal_accuracy(tmp_path, monkeypatch, review
         steps = [other["step"] for other in result["checkpoints"] if other["run"] == place["run"]]
         assert len(set(steps)) == len(steps)
         assert best not in steps, "the final model has the values of that step"
+    monkeypatch.setattr("deltaproof.studies.robustness_findings.LEAST_SHARE", 10.0)
+    result = robustness(folder, Attack(perturbations=("char_swap",), strengths=(0.4,)))
+    assert result["at_equal_accuracy_reason"].startswith("every checkpoint of full is too near chance to have a drop")
 
 
 def test_few_runs_without_snapshots_say_why_there_is_no_regression(made):

@@ -168,7 +168,7 @@ def drop_between(
     Returns:
         (S, n + m), or (S, groups of both).
 
-    >>> drop_between([[1, 1, 0, 0]], [[1, 0]]).mean()
+    >>> float(drop_between([[1, 1, 0, 0]], [[1, 0]]).mean())
     0.0
     """
     first, second = by_group(_scores("clean", clean), groups), by_group(_scores("other", other), other_groups)

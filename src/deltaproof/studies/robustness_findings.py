@@ -324,6 +324,8 @@ class _Study:
         for row in rows:
             row["used"] = bool(self.sign * row["clean"] >= enough)
         used = [row for row in rows if row["used"]]
+        if not any(row["label"] == self.reference for row in used):
+            return [], rows, f"every checkpoint of {self.reference} is too near chance to have a drop; train it longer"
         found = []
         try:
             for name in ("overall", *(entry["name"] for entry in plan["sets"])):
