@@ -55,6 +55,14 @@ def test_every_claim_stands_in_the_page_with_sign_and_word_and_the_command_for_w
         assert name in read.text
 
 
+def test_commands_name_the_run_folder_without_where_it_lies(table_of: Callable[..., Table]) -> None:
+    table = table_of(**METHODS)
+    plant.write(Path(table.folder), expressivity=plant.expressivity())
+    text = page(table)
+    assert f"deltaproof attack {Path(table.folder).name} --perturbations all" in text
+    assert str(Path(table.folder).parent) not in text
+
+
 def test_names_of_methods_are_escaped(table_of: Callable[..., Table]) -> None:
     methods = ("full", "lora", "<img src=x>")
     table = table_of(methods=methods, skills=(0.95, 0.9, 0.7))

@@ -89,16 +89,17 @@ class Evidence:
         return self.to_text()
 
 
-def evidence(run: Path | str | Store, table: Table | None = None) -> Evidence:
+def evidence(run: Path | str | Store, table: Table | None = None, called: str | None = None) -> Evidence:
     """Read a run folder and say what it shows of each claim.
 
     Args:
         run: a folder that `compare` wrote, with what studies left in it.
         table: its table, where that was read already.
+        called: how commands name the folder; its path when left out.
     Raises:
         RecordError: not a run folder, or a study that is no JSON.
     """
-    m = Measured(run if isinstance(run, Store) else Store(run), table)
+    m = Measured(run if isinstance(run, Store) else Store(run), table, called)
     claims = tuple(examine(m) for examine in EXAMINED)
     answers = regime(m, {claim.statement.name: claim for claim in claims})
     experiment = m.experiment
@@ -113,5 +114,5 @@ def evidence(run: Path | str | Store, table: Table | None = None) -> Evidence:
         regime=answers,
         advice=advice(m, answers),
         next=next_steps(m, claims, answers),
-        folder=str(m.store.folder),
+        folder=m.called,
     )

@@ -39,4 +39,4 @@ def more_seeds(m: Measured) -> str:
 
 
 def _folder(m: Measured, ending: str = "") -> str:
-    return shlex.quote(f"{m.store.folder}{ending}")
+    return shlex.quote(f"{m.called}{ending}")

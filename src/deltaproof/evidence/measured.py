@@ -26,8 +26,10 @@ class Lora:
 class Measured:
     """Reads a run folder; every claim asks it."""
 
-    def __init__(self, store: Store, table: Table | None = None) -> None:
+    def __init__(self, store: Store, table: Table | None = None, called: str | None = None) -> None:
         self.store = store
+        self.called = str(store.folder) if called is None else called
+        """How commands name the run folder."""
         self.experiment: dict[str, Any] = store.experiment() if table is None else table.experiment
         self.full: str | None = next(
             (entry["name"] for entry in self.experiment["contestants"] if entry["method"].get("name") == "full"), None

@@ -18,7 +18,7 @@ def evidence_chapter(study: Study) -> Chapter | None:
     """None where no study was made: then there is nothing but the comparison, which the page shows already."""
     if not any(name in study.studies for name in STUDIED):
         return None
-    found = evidence(study.store, study.table)
+    found = evidence(study.store, study.table, called=study.store.folder.resolve().name)
     blocks = [_claims(found), _findings(found), _next(found), _rules(found)]
     return Chapter(
         "evidence",
