@@ -34,7 +34,9 @@ def _take(m: Measured, as_good: Answer) -> str:
         return f"As good as full fine-tuning within {margin}, though not shown to need less memory: {as_good.because}."
     if as_good.reply == "no":
         return f"Stay with full fine-tuning: each other method is shown to be worse ({as_good.because})."
-    return f"Whether a parameter-efficient method is as good as full fine-tuning is not decided here ({as_good.because})."
+    return (
+        f"Whether a parameter-efficient method is as good as full fine-tuning is not decided here ({as_good.because})."
+    )
 
 
 def _sentences(m: Measured, answers: Mapping[str, Answer]) -> Iterator[str]:

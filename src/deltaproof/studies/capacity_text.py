@@ -143,10 +143,19 @@ _PLACES = {0.0: "at the base", 0.5: "halfway", 1.0: "at the tuned model", 1.5: "
 def _forgetting(result: Result) -> list[str]:
     said = [
         f"{method['label']}: the base's own loss ({result['task']}) rose by {method['rise']:.3g} {result['unit']} "
-        f"({method['low']:.3g} to {method['high']:.3g}) from {result['before']:.3g}"
+        f"({method['low']:.3g} to {method['high']:.3g}) from {result['before']:.3g}{_named(result, method)}"
         for method in result["methods"]
     ]
     return [*said, *(f"{label}: {why}" for label, why in result["left_out"].items())]
+
+
+def _named(result: Result, method: Result) -> str:
+    """How many tokens it names right; studies of an earlier form do not say."""
+    if "right" not in method:
+        return ""
+    return (
+        f"; it names {share(method['right']['mean'])} of these tokens right, the base {share(result['right_before'])}"
+    )
 
 
 _SENTENCES: dict[str, Callable[[Result], list[str]]] = {

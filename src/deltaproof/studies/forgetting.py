@@ -95,18 +95,30 @@ def corpus_for(backbone: Backbone, text: str, seed: int) -> Corpus:
     return Corpus(chunks, targets)
 
 
+@dataclass(frozen=True)
+class Recall:
+    """How well a model still does its pretraining task, chunk by chunk."""
+
+    losses: np.ndarray
+    """(chunks,) mean cross-entropy, in nats per token."""
+    right: np.ndarray
+    """(chunks,) share of the tokens asked for that it names first."""
+
+
 @torch.inference_mode()
-def chunk_losses(model: torch.nn.Module, corpus: Corpus, device: torch.device, batch_size: int = 16) -> np.ndarray:
-    """Mean cross-entropy of each chunk, in nats per token, (chunks,)."""
+def recall(model: torch.nn.Module, corpus: Corpus, device: torch.device, batch_size: int = 16) -> Recall:
+    """Ask a language model for every token that the corpus asks for."""
     model.to(device).eval()
-    losses = []
+    losses, right = [], []
     for inputs, targets in zip(
         torch.split(corpus.inputs, batch_size), torch.split(corpus.targets, batch_size), strict=True
     ):
         logits = model(input_ids=inputs.to(device), attention_mask=torch.ones_like(inputs).to(device)).logits
         each = F.cross_entropy(logits.float().transpose(1, 2), targets.to(device), reduction="none", ignore_index=-100)
-        losses.append(each.sum(dim=1) / (targets != -100).sum(dim=1).to(device))
-    return torch.cat(losses).cpu().double().numpy()
+        n_asked = (targets != -100).sum(dim=1).to(device)
+        losses.append(each.sum(dim=1) / n_asked)
+        right.append((logits.argmax(dim=2) == targets.to(device)).sum(dim=1) / n_asked)
+    return Recall(*(torch.cat(parts).cpu().double().numpy() for parts in (losses, right)))
 
 
 @torch.no_grad()
@@ -137,30 +149,35 @@ def forgetting(
     text = read_corpus(corpus)
     facts = {"format": 1, "corpus": str(corpus) if corpus else "docstrings of Python's standard library"}
     try:
-        before, task = _base_losses(models[0], text, bed)
+        before, task = _of_base(models[0], text, bed)
     except BackboneError as error:
         return {**facts, "applicable": False, "reason": str(error), "methods": []}
-    rises: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[Recall]] = {}
     left_out: dict[str, str] = {}
     for kept in models:
         say(f"the base's own task after {kept.label}, seed {kept.seed}")
         try:
-            rises.setdefault(kept.label, []).append(_losses_after(kept, text, bed) - before)
+            found.setdefault(kept.label, []).append(_after(kept, text, bed))
         except BackboneError as error:
             left_out[kept.label] = str(error)
     methods = []
-    for label, found in rises.items():
+    for label, after in found.items():
         if label in left_out:
             continue
-        rise = mean_interval(np.stack(found))
-        methods.append({"label": label, "rise": rise.mean, "low": rise.low, "high": rise.high, "n_seeds": len(found)})
+        rise = mean_interval(np.stack([one.losses - before.losses for one in after]))
+        right = mean_interval(np.stack([one.right for one in after]))
+        methods.append({
+            "label": label, "rise": rise.mean, "low": rise.low, "high": rise.high, "n_seeds": len(after),
+            "right": {"mean": right.mean, "low": right.low, "high": right.high},
+        })  # fmt: skip
     return {
         **facts,
         "applicable": True,
         "task": task,
         "unit": "nats per token",
-        "n_chunks": len(before),
-        "before": float(before.mean()),
+        "n_chunks": len(before.losses),
+        "before": float(before.losses.mean()),
+        "right_before": float(before.right.mean()),
         "methods": methods,
         "left_out": left_out,
     }
@@ -171,13 +188,13 @@ def _language_model(kept: KeptModel) -> Backbone:
     return load_language_model(model["name"], revision=model.get("revision") or None)
 
 
-def _base_losses(kept: KeptModel, text: str, bed: Bed) -> tuple[np.ndarray, str]:
+def _of_base(kept: KeptModel, text: str, bed: Bed) -> tuple[Recall, str]:
     base = _language_model(kept)
     task = "masked tokens" if is_masked(base.model.config, base.tokenizer) else "next token"
-    return chunk_losses(base.model, corpus_for(base, text, seed=0), bed.device), task
+    return recall(base.model, corpus_for(base, text, seed=0), bed.device), task
 
 
-def _losses_after(kept: KeptModel, text: str, bed: Bed) -> np.ndarray:
+def _after(kept: KeptModel, text: str, bed: Bed) -> Recall:
     tuned, _ = kept.load()
     base = _language_model(kept)
-    return chunk_losses(with_edits_of(tuned, base, kept.seed), corpus_for(base, text, seed=0), bed.device)
+    return recall(with_edits_of(tuned, base, kept.seed), corpus_for(base, text, seed=0), bed.device)
