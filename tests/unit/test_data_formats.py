@@ -30,7 +30,18 @@ def test_lines_of_a_label_and_a_text_end_at_line_feeds_alone(tmp_path):
 
 def test_a_line_without_a_text_is_refused_with_its_row(tmp_path):
     with pytest.raises(DataError, match=r"a\.all, row 2: each line must be a label, a blank and a text, got `1`; comp"):
-        read_file(write(tmp_path / "a.all", "0 fine\n1 \n"), Reading(format="label_text"))
+        read_file(write(tmp_path / "a.all", "0 fine\n1\n"), Reading(format="label_text"))
+
+
+def test_rows_without_a_text_end_a_run_unless_they_are_to_be_left_out(tmp_path):
+    path = write(tmp_path / "a.all", f"0 \r\n{sentences()}1 \n")
+    with pytest.raises(DataError, match=r"a\.all, row 1: the text `text` must not be empty, .* `drop_empty`"):
+        load_data(path, format="label_text")
+    data = load_data(path, format="label_text", drop_empty=True)
+    assert "2 rows of train without a text left out, the first at a.all, row 1" in data.notes
+    assert data.fingerprint == load_data(write(tmp_path / "b.all", sentences()), format="label_text").fingerprint
+    with pytest.raises(DataError, match=r"some rows must have their text `text`, got none in 2 rows"):
+        load_data(write(tmp_path / "c.all", "0 \n1 \n"), format="label_text", drop_empty=True)
 
 
 def test_a_file_without_header_gets_its_columns_named_and_keeps_its_first_row(tmp_path):
@@ -142,6 +153,7 @@ def test_a_plan_reads_its_splits_from_the_root(tmp_path):
         ({"data": "sent-conv/data/TREC.train.all", "test": "sent-conv/data/TREC.test.all", "format": "label_text",
           "encoding": "latin-1"}, 6, 5452 + 500),
         ({"data": "sent-conv/data/subj.all", "format": "label_text", "encoding": "latin-1"}, 2, 10_000),
+        ({"data": "sent-conv/data/custrev.all", "format": "label_text", "drop_empty": True}, 2, 3775 - 4),
         ({"data": "cola/acceptability_corpus/cola_public/raw/in_domain_train.tsv", "label": "label",
           "test": "cola/acceptability_corpus/cola_public/raw/in_domain_dev.tsv", "text": "sentence",
           "columns": "source,label,mark,sentence"}, 2, 8551 + 527),

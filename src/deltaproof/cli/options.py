@@ -96,6 +96,7 @@ DropLeaks = Annotated[
     bool,
     typer.Option("--drop-leaks", help="Remove rows that stand in a later split too.", rich_help_panel=_DATA),
 ]
+DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="Leave out rows without a text.", rich_help_panel=_DATA)]
 
 Trials = Annotated[
     int | None,

@@ -9,6 +9,8 @@ from deltaproof.data.split import Split
 from deltaproof.data.table import Table
 from deltaproof.errors import DataError
 
+_EMPTY = "fill it in or delete the row; a comparison leaves such rows out with `drop_empty`"
+
 
 def read_pairs(table: Table, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The texts of every row, one or two, without blanks around them.
@@ -20,7 +22,7 @@ def read_pairs(table: Table, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     for column in columns:
         values = table.columns[column]
         empty = [i for i, value in enumerate(values) if is_missing(value) or value != value]
-        table.refuse(empty, f"the text `{column}` must not be empty", "nothing", "fill it in or delete the row")
+        table.refuse(empty, f"the text `{column}` must not be empty", "nothing", _EMPTY)
         other = [i for i, value in enumerate(values) if not isinstance(value, str)]
         got = f"{type(values[other[0]]).__name__} {values[other[0]]!r}"[:80] if other else ""
         table.refuse(other, f"the text `{column}` must be text", got, "name the text column with `--text`")

@@ -8,6 +8,7 @@ from typing import Any
 from deltaproof.data.checks import check_enough, check_labels, presence, read_pairs
 from deltaproof.data.columns import Columns, find_columns, find_text
 from deltaproof.data.dataset import Dataset, dataset_fingerprint
+from deltaproof.data.empty_texts import set_aside_empty
 from deltaproof.data.label_names import named_labels
 from deltaproof.data.leaks import find_conflicts, find_leaks, shared_groups
 from deltaproof.data.numbers import is_missing
@@ -36,6 +37,7 @@ def load_data(
     kind: str | None = None,
     seed: int = 0,
     drop_leaks: bool = False,
+    drop_empty: bool = False,
     max_rows: int | None = None,
     max_evaluation_rows: int | None = None,
     encoding: str | None = None,
@@ -56,6 +58,7 @@ def load_data(
         kind: `classification`, `regression` or `multilabel`; inferred where not given.
         seed: of the splits made here and of the sample.
         drop_leaks: remove rows of train and validation whose text stands in a later split too.
+        drop_empty: leave out rows without a text.
         max_rows: at most so many training rows, a stratified sample; smaller samples are subsets of larger ones.
         max_evaluation_rows: at most so many rows of validation and of test each, a stratified sample likewise.
         encoding: of text files that are not UTF-8.
@@ -76,6 +79,9 @@ def load_data(
     tables, notes = set_aside_unlabelled(tables, found.label, test_was_given=test is not None)
     for table in tables.values():
         _check_columns(table, found)
+    if drop_empty:
+        tables, without_text = set_aside_empty(tables, found.text)
+        notes += without_text
     if label_names:
         tables = named_labels(tables, found.label, label_names)
     targets = read_targets(tables, found.label, kind)

@@ -51,6 +51,8 @@ class Plan(Settings):
     """Folder that files are meant from, with local copies of hub data sets: `glue:sst2` is its `glue/sst2`."""
     drop_leaks: bool = False
     """Remove rows from the training and validation splits that stand in a later split too."""
+    drop_empty: bool = False
+    """Leave out rows without a text, which end a run otherwise."""
     max_rows: int | None = pydantic.Field(default=None, ge=8)
     """Use at most so many training rows, drawn by class."""
     max_evaluation_rows: int | None = pydantic.Field(default=None, ge=8)

@@ -99,6 +99,7 @@ def read_data(plan: Plan) -> Dataset:
         kind=plan.kind,
         seed=plan.seed,
         drop_leaks=plan.drop_leaks,
+        drop_empty=plan.drop_empty,
         max_rows=plan.max_rows,
         max_evaluation_rows=plan.max_evaluation_rows,
         encoding=plan.encoding,
