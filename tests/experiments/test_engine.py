@@ -6,9 +6,12 @@ import time
 import pytest
 
 import deltaproof
+from deltaproof.errors import ConfigError
 from deltaproof.experiments import experiment as experiment_module
 from deltaproof.experiments.engines import slots
-from deltaproof.experiments.engines.local import LocalEngine, Stopped
+from deltaproof.experiments.engines.choice import ENGINES
+from deltaproof.experiments.engines.engine import Stopped
+from deltaproof.experiments.engines.local import LocalEngine
 from deltaproof.experiments.jobs import Job
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store
@@ -103,6 +106,30 @@ def test_an_engine_that_was_stopped_starts_nothing_more(tmp_path):
     engine.stop()
     with pytest.raises(Stopped):
         engine.run(job("a", tmp_path))
+
+
+def test_an_engine_is_chosen_by_name_and_decides_no_result(bert, reviews_csv, tmp_path, monkeypatch):
+    made = []
+
+    def make(address, say):
+        made.append(address)
+        return LocalEngine()
+
+    monkeypatch.setattr(ENGINES, "_entries", {**ENGINES._entries, "elsewhere": make})
+    plan = {"model": bert, "data": reviews_csv, "methods": "head", **QUICK}
+    here = deltaproof.compare(out=tmp_path, **plan)
+    there = deltaproof.compare(out=tmp_path, **plan, engine="elsewhere", address="host:1")
+    assert made == ["host:1"]
+    assert there.row("head").keys == here.row("head").keys
+    assert len(list(Store(tmp_path).records())) == 1
+
+
+def test_an_unknown_engine_and_an_address_without_a_cluster_are_refused(bert, reviews_csv, tmp_path):
+    plan = {"model": bert, "data": reviews_csv, "methods": "head", **QUICK}
+    with pytest.raises(ConfigError, match="the `engine` must be one that there is, got `lokal`; did you mean `local`"):
+        deltaproof.compare(out=tmp_path, **plan, engine="lokal")
+    with pytest.raises(ConfigError, match="`address` goes with an engine on a cluster, got `host:1` for `local`"):
+        deltaproof.compare(out=tmp_path, **plan, address="host:1")
 
 
 def test_an_experiment_in_minutes_goes_on_with_the_trials_that_it_began_with(bert, reviews_csv, tmp_path, monkeypatch):

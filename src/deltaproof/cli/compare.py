@@ -63,6 +63,8 @@ def compare(
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -114,6 +116,8 @@ def compare(
         "patience": patience,
         "precision": precision,
         "workers": workers,
+        "engine": engine,
+        "address": address,
         "gradient_checkpointing": gradient_checkpointing or None,
         "revision": revision,
         "trust_remote_code": trust_remote_code or None,

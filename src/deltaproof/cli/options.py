@@ -22,6 +22,11 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Trainings side by side. \\[default: one per core on a CPU, up to 4]"),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="Where trainings run: local. \\[default: local]"),
+]
+Address = Annotated[str | None, typer.Option("--address", help="Of the engine's cluster.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 
 _DATA, _PROTOCOL, _TRAINING, _OUTPUT = "Data", "Protocol", "Training", "Output"

@@ -42,6 +42,8 @@ def suite(
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -67,6 +69,7 @@ def suite(
         "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
         "max_length": max_length, "margin": margin, "seeds": seeds, "trials": trials, "epochs": epochs,
         "batch_size": batch_size, "precision": precision, "seed": seed, "device": device, "workers": workers,
+        "engine": engine, "address": address,
     }  # fmt: skip
     overrides = {key: value for key, value in given.items() if value is not None}
     folder = out or Path("runs") / plan.stem

@@ -50,6 +50,8 @@ def train(
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -94,6 +96,8 @@ def train(
             "patience": patience,
             "precision": precision,
             "workers": workers,
+            "engine": engine,
+            "address": address,
             "gradient_checkpointing": gradient_checkpointing or None,
             "revision": revision,
             "trust_remote_code": trust_remote_code or None,

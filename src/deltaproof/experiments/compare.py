@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deltaproof.errors import ConfigError
-from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.engines.choice import engine_named
 from deltaproof.experiments.engines.worker import stop_if_reading
 from deltaproof.experiments.experiment import Experiment
 from deltaproof.experiments.given_rows import keep_rows
@@ -42,9 +42,9 @@ def compare(
     stop_if_reading()
     resolved_plan, folder = settle(plan, None if out is None else Path(out), fields)
     reporter = reporter or Reporter()
-    engine = LocalEngine()
-    engine.start()
+    engine = engine_named(resolved_plan.engine, resolved_plan.address, reporter.say)
     try:
+        engine.start()
         experiment = Experiment(resolve(resolved_plan, folder, engine, reporter), engine, reporter)
         experiment.estimate()
         if dry_run:
@@ -56,6 +56,7 @@ def compare(
         reporter.finished(table)
         return table
     finally:
+        engine.close()
         reporter.close()
 
 

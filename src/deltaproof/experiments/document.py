@@ -9,6 +9,8 @@ from deltaproof.experiments.resolve import Resolved
 from deltaproof.records.store import Store
 
 Document = dict[str, Any]
+PLACES = ("engine", "address")
+"""Fields of a plan that say where its runs take place, and decide nothing else."""
 
 
 def new_document(resolved: Resolved) -> Document:
@@ -105,12 +107,17 @@ def trials_before(store: Store, document: Document) -> int | None:
         return None
     before = store.experiment()
     trials: int = before["plan"]["trials"]
-    same = {**before["plan"], "trials": None} == {**document["plan"], "trials": None}
+    same = {**_what(before), "trials": None} == {**_what(document), "trials": None}
     return trials if same and document["plan"]["budget"]["minutes"] is not None else None
 
 
 def _identity(document: Document) -> list[Any]:
-    return [document["plan"], document["data"]["fingerprint"], document["model"], document["environment"]["versions"]]
+    return [_what(document), document["data"]["fingerprint"], document["model"], document["environment"]["versions"]]
+
+
+def _what(document: Document) -> dict[str, Any]:
+    """The plan, wherever it is carried out."""
+    return {field: value for field, value in document["plan"].items() if field not in PLACES}
 
 
 def now() -> str:

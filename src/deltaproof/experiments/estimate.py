@@ -5,18 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from deltaproof.errors import ConfigError
 from deltaproof.experiments.budget import Budget
-from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.engines.engine import Engine
 from deltaproof.experiments.jobs import Job, Probe
 from deltaproof.records.store import Store, read_json, write_json
 
 AROUND_A_RUN = 0.3
 """Seconds to start a process, count operations and write a record."""
-MEMORY_SHARE = 0.8
-"""Of the free memory that trainings may fill together."""
 LATENCY_CALLS = 44
 """Single-example calls that a final run times."""
 
@@ -66,7 +62,7 @@ def estimate_from(probe: Probe, rows: Rows) -> Estimate:
     )
 
 
-def probe_once(engine: LocalEngine, job: Job) -> Probe:
+def probe_once(engine: Engine, job: Job) -> Probe:
     """The job's probe, from disk where it stands already.
 
     It is measured once per folder, so that an experiment that goes on keeps the number of trials that its budget
@@ -94,10 +90,9 @@ def wall_seconds(estimates: list[Estimate], n_trials: int, n_seeds: int, n_worke
     return max([total / n_workers, *(estimate.seconds(n_trials, rounds) for estimate in estimates)])
 
 
-def workers_in_memory(estimates: list[Estimate], most: int) -> int:
-    """How many trainings at once, up to `most`, the free memory of the machine holds."""
-    largest = max([estimate.peak_memory_bytes for estimate in estimates if estimate.fits], default=0)
-    return max(1, min(most, int(psutil.virtual_memory().available * MEMORY_SHARE // max(1, largest))))
+def largest_peak_bytes(estimates: list[Estimate]) -> int:
+    """Of the contestants that fit into memory, what the hungriest takes; 0 where none does."""
+    return max([estimate.peak_memory_bytes for estimate in estimates if estimate.fits], default=0)
 
 
 def trials_in_budget(estimates: list[Estimate], n_seeds: int, budget: Budget, most: int, n_workers: int = 1) -> int:

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from deltaproof.errors import RecordError
 from deltaproof.experiments.baselines import BASELINES, measure_baseline
 from deltaproof.experiments.document import new_document, now, trials_before, write_document
-from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.engines.engine import Engine
 from deltaproof.experiments.estimate import (
     Estimate,
     estimate_from,
+    largest_peak_bytes,
     probe_once,
     trials_in_budget,
     wall_seconds,
-    workers_in_memory,
 )
 from deltaproof.experiments.jobs import Job
 from deltaproof.experiments.kept import is_kept, keep_best, to_keep
@@ -38,7 +38,7 @@ Entry = dict[str, Any]
 class Experiment:
     """A resolved plan on its way to a table. What stands on disk already is not measured again."""
 
-    def __init__(self, resolved: Resolved, engine: LocalEngine, reporter: Reporter) -> None:
+    def __init__(self, resolved: Resolved, engine: Engine, reporter: Reporter) -> None:
         self.resolved = resolved
         self.plan, self.store = resolved.plan, resolved.store
         self.engine = engine
@@ -57,7 +57,7 @@ class Experiment:
         self.reporter.say(f"measuring a few steps of {', '.join(entry['name'] for entry in entries)}")
         self._side_by_side(self._probe, entries)
         estimates, n_seeds = [self.estimates[entry["name"]] for entry in entries], self.plan.seeds
-        n_workers = workers_in_memory(estimates, self.resolved.slots.n_workers)
+        n_workers = self.engine.workers_in_memory(largest_peak_bytes(estimates), self.resolved.slots.n_workers)
         self.engine.open_slots(n_workers)
         n_trials = trials_before(self.store, self.document) or trials_in_budget(
             estimates, n_seeds, self.plan.budget, self.plan.n_trials, n_workers

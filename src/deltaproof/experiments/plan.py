@@ -10,6 +10,7 @@ import pydantic
 
 from deltaproof.errors import ConfigError, nearest
 from deltaproof.experiments.budget import Budget, parse_budget
+from deltaproof.experiments.engines.choice import ENGINES
 from deltaproof.methods import method_from
 from deltaproof.methods.base import Method
 from deltaproof.settings import Settings, split_expressions
@@ -83,6 +84,10 @@ class Plan(Settings):
     training: Training = Training()
     workers: int | None = pydantic.Field(default=None, ge=1)
     """Trainings side by side; when left out as many as there are cores on a CPU, up to 4, and one on an accelerator."""
+    engine: str = "local"
+    """Where runs take place: `local` is this machine, each run a process of its own. It decides no result."""
+    address: str | None = None
+    """Of the engine's cluster."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; the best there is when left out."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -145,6 +150,13 @@ class Plan(Settings):
     @classmethod
     def _one_method(cls, value: Any) -> Any:
         return value.label if isinstance(value, Method) else value
+
+    @pydantic.field_validator("engine")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ENGINES:
+            raise ValueError(f"the `engine` must be one that there is, got `{value}`; {nearest(value, ENGINES)}")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _checked(self) -> "Plan":

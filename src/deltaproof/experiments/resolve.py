@@ -10,8 +10,8 @@ from deltaproof.data.local_copies import below
 from deltaproof.data.run_folder import write_splits
 from deltaproof.errors import ConfigError, RecordError
 from deltaproof.experiments.baselines import BASELINES
-from deltaproof.experiments.engines.local import LocalEngine
-from deltaproof.experiments.engines.slots import Slots, plan_slots
+from deltaproof.experiments.engines.engine import Engine
+from deltaproof.experiments.engines.slots import Slots
 from deltaproof.experiments.estimate import Rows
 from deltaproof.experiments.gates import gate_names
 from deltaproof.experiments.jobs import Facts, Question
@@ -50,7 +50,7 @@ class Resolved:
         return 0.05 * self.task.target_std if self.task.metrics[0] in ("rmse", "mae") else DEFAULT_MARGIN
 
 
-def resolve(plan: Plan, folder: Path, engine: LocalEngine, reporter: Reporter) -> Resolved:
+def resolve(plan: Plan, folder: Path, engine: Engine, reporter: Reporter) -> Resolved:
     """Read and split the data into the run folder, and look at model and methods.
 
     Raises:
@@ -78,7 +78,7 @@ def resolve(plan: Plan, folder: Path, engine: LocalEngine, reporter: Reporter) -
     )
     _check_folder(store, facts)
     task = TextTask.from_json({**task.to_json(), "max_length": facts.max_length})
-    return Resolved(plan, store, contestants, dataset, task, facts, plan_slots(facts.device, plan.workers))
+    return Resolved(plan, store, contestants, dataset, task, facts, engine.slots(facts.device, plan.workers))
 
 
 def read_data(plan: Plan) -> Dataset:

@@ -10,13 +10,17 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from deltaproof.errors import ConfigError, DeltaproofError
+from deltaproof.experiments.engines.engine import OnProgress, Stopped, ignore
+from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.engines.worker import Surroundings, work
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
 from deltaproof.methods import METHODS
@@ -30,16 +34,8 @@ ALLOCATOR = {
 }
 """glibc's allocator gives large blocks back to the system and asks for them anew at every step; so it keeps them."""
 
-OnProgress = Callable[[int, int, dict[str, float]], None]
-"""Is told the step, the number of steps and named values."""
-
-
-def _ignore(step: int, n_steps: int, values: dict[str, float]) -> None:
-    """For errands whose progress nobody follows."""
-
-
-class Stopped(Exception):  # noqa: N818 - somebody asked for it
-    """The engine was stopped while the errand was under way."""
+MEMORY_SHARE = 0.8
+"""Of the free memory that trainings may fill together."""
 
 
 class LocalEngine:
@@ -72,7 +68,17 @@ class LocalEngine:
         with _variables(ALLOCATOR):
             forkserver.ensure_running()
 
-    def run(self, job: Job, on_progress: OnProgress = _ignore) -> Record:
+    def slots(self, device: str, n_workers: int | None) -> Slots:
+        return plan_slots(device, n_workers)
+
+    def workers_in_memory(self, peak_memory_bytes: int, most: int) -> int:
+        free = psutil.virtual_memory().available * MEMORY_SHARE
+        return max(1, min(most, int(free // max(1, peak_memory_bytes))))
+
+    def close(self) -> None:
+        """Nothing is held: every run has ended with its process."""
+
+    def run(self, job: Job, on_progress: OnProgress = ignore) -> Record:
         """The job's record. A run that the system kills is tried once more, alone; killed again, it did not fit."""
         for is_alone in (False, True):
             kind, value = self._in_process("run", job, on_progress, is_alone)
@@ -123,7 +129,7 @@ class LocalEngine:
         return Probe(out_of_memory=True)
 
     def _in_process(
-        self, errand: str, request: Any, on_progress: OnProgress = _ignore, is_alone: bool = False
+        self, errand: str, request: Any, on_progress: OnProgress = ignore, is_alone: bool = False
     ) -> tuple[str, Any]:
         """What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
         with self._places(self._n_slots if is_alone else 1):

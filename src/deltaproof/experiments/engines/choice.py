@@ -1,0 +1,28 @@
+"""Engines by name; each is imported when it is chosen."""
+
+from collections.abc import Callable
+
+from deltaproof.errors import ConfigError
+from deltaproof.experiments.engines.engine import Engine, Say
+from deltaproof.registry import Registry
+
+ENGINES: Registry[Callable[[str | None, Say], Engine]] = Registry("engine")
+"""Name to what makes the engine, from the plan's `address` and someone to tell."""
+
+
+@ENGINES.add("local")
+def _local(address: str | None, say: Say) -> Engine:
+    from deltaproof.experiments.engines.local import LocalEngine
+
+    if address is not None:
+        raise ConfigError(f"`address` goes with an engine on a cluster, got `{address}` for `local`; leave it out")
+    return LocalEngine()
+
+
+def engine_named(name: str, address: str | None = None, say: Say = lambda text: None) -> Engine:
+    """The engine of a plan, not yet started.
+
+    Raises:
+        ConfigError: no engine of that name, or one that takes no address got one.
+    """
+    return ENGINES[name](address, say)
