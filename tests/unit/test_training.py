@@ -123,6 +123,20 @@ def test_a_training_cut_in_the_middle_goes_on_to_the_same_bits(tmp_path, method,
         assert getattr(again.outcome, key) == getattr(whole.outcome, key)
 
 
+def test_a_training_that_rests_after_some_steps_goes_on_to_the_same_bits(tmp_path):
+    whole = Small(evaluations_per_epoch=2)()
+    first = Small(evaluations_per_epoch=2)(Checkpoint(tmp_path / "c"), stop_after=6)
+    assert [entry["step"] for entry in first.outcome.history] == [3, 6]
+    assert first.outcome.history == whole.outcome.history[:2], "the schedule is that of the whole training"
+    again = Small(evaluations_per_epoch=2)(Checkpoint(tmp_path / "c"), stop_after=6)
+    assert same(again.state, first.state), "it rests where it did"
+    assert again.outcome.history == first.outcome.history
+    rest = Small(evaluations_per_epoch=2)(Checkpoint(tmp_path / "c"))
+    assert same(rest.state, whole.state)
+    for key in ("history", "validation", "notes", "examples_seen", "tokens_seen", "diverged"):
+        assert getattr(rest.outcome, key) == getattr(whole.outcome, key)
+
+
 def test_a_training_cut_after_its_patience_was_over_does_not_go_on(tmp_path):
     settings = {"patience": 1, "rate": 1e-9, "epochs": 6}
     whole = Small(**settings)()

@@ -44,20 +44,22 @@ def train(
     checkpoint: Checkpoint | None = None,
     progress: Progress = lambda step, n_steps, values: None,
     snapshots: Path | None = None,
+    stop_after: int | None = None,
 ) -> Outcome:
     """Train a method and leave the model at the checkpoint with the best validation score (the earliest of equals).
 
     A loss that is not finite ends the training as diverged: a result, not a crash. When memory runs out, the
     micro-batch is halved and the step taken again; the batch of an optimiser step stays what it was. With a
     `checkpoint`, a training that was interrupted goes on from it and ends with the same bits. `snapshots` names a
-    folder for what is trained at a few moments on the way.
+    folder for what is trained at a few moments on the way. After `stop_after` steps, short of the last, the training
+    rests in its checkpoint and the model is left as it is then; the same call without it goes on from there.
     """
     run = Run(tuned, task, train_rows, validation_rows, settings, learning_rate, seed, accelerator)
     run.begin()
     first = run.resume(checkpoint)
     on_the_way = None if snapshots is None else Snapshots(snapshots, run.n_steps)
     batches = training_batches(train_rows.lengths, settings.batch_size, seed, run.n_steps)
-    for step, rows in islice(enumerate(batches), first, None):
+    for step, rows in islice(enumerate(batches), first, stop_after):
         if run.is_over:
             break
         values = run.step(step, rows)
@@ -69,6 +71,10 @@ def train(
         if run.is_time_to_evaluate(step):
             progress(step + 1, run.n_steps, run.evaluate(step))
         run.keep(checkpoint, step)
+    if stop_after is not None and stop_after < run.n_steps and not run.is_over:
+        if checkpoint is not None and first < stop_after:
+            checkpoint.save(stop_after, *snapshot(run))
+        return run.outcome
     run.end()
     if on_the_way is not None and not run.outcome.diverged:
         on_the_way.finish()
