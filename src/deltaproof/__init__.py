@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deltaproof.methods.ssf import SSF
     from deltaproof.methods.tuned import attach
     from deltaproof.methods.vera import VeRA
+    from deltaproof.serving.experts import Experts
 
 try:
     __version__ = version("deltaproof")
@@ -40,6 +41,7 @@ except PackageNotFoundError:  # run from a checkout that was not installed
 _HOMES = {
     "compare": "experiments.compare",
     "Table": "experiments.table",
+    "Experts": "serving.experts",
     "Method": "methods.base",
     "method": "methods.base",
     "attach": "methods.tuned",
@@ -92,6 +94,7 @@ __all__ = [
     "DiffFit",
     "DoRA",
     "DomainResidual",
+    "Experts",
     "Full",
     "Head",
     "LNTune",

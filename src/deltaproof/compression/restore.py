@@ -2,7 +2,7 @@
 
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def restored(entry: Entry, starts: Starts) -> Tensor:
     if entry.start == "one":
         return (change + 1).to(DTYPES[entry.dtype])
     start = starts(entry.name).detach().cpu()
-    _check_start(entry, start)
+    check_start(entry, start)
     return (start.float() + change).to(DTYPES[entry.dtype])
 
 
@@ -65,7 +65,12 @@ def _with_rows(entry: Rows, base: Tensor) -> Tensor:
     return tensor_of(data.tobytes(), entry.dtype, entry.shape)
 
 
-def _check_start(entry: Ternary, start: Tensor) -> None:
+def check_start(entry: Ternary, start: Tensor) -> None:
+    """Whether these are the values that a change was counted from.
+
+    Raises:
+        RecordError: they are not.
+    """
     if tuple(start.shape) != entry.shape:
         raise RecordError(_other_start(entry, f"it has the shape {list(start.shape)} there"))
     if entry.start_crc is not None and zlib.crc32(tensor_bytes(start)) != entry.start_crc:
@@ -92,7 +97,7 @@ def load_compressed(
     """
     compressed = read_compressed(path)
     facts = compressed.facts
-    _check_facts(facts, path)
+    check_facts(facts, path)
     if facts.get("spec") is None:
         raise ConfigError(
             f"only tuned models of `train` and `compare` are loaded with their task, `{path}` holds an adapter or "
@@ -123,7 +128,7 @@ def decompress(
         initial: of a PEFT adapter that was compressed against its start: the folder with that start.
     """
     compressed = read_compressed(path)
-    _check_facts(compressed.facts, path)
+    check_facts(compressed.facts, path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"`--out` must name a new folder or an empty one, `{out}` is neither; choose another")
     holds = compressed.facts["holds"]
@@ -136,7 +141,7 @@ def decompress(
         _write_model(compressed, out, base, path)
 
 
-def _check_facts(facts: dict[str, Any], path: Path) -> None:
+def check_facts(facts: dict[str, Any], path: Path) -> None:
     """Whether the file says what its tensors are, whoever wrote it.
 
     Raises:
@@ -170,13 +175,17 @@ def _known(compressed: Compressed, own: dict[str, Tensor], path: Path) -> Iterat
 def _base_of(compressed: Compressed, base: str | None, path: Path) -> Starts:
     """The base model's tensors by the tuned model's names."""
     files = base_files(compressed, base, path)
-    checkpoint = open_model(str(files.folder))
-    short = Skeleton(common_prefix(checkpoint, compressed.entries)).short
+    return base_starts(open_model(str(files.folder)), compressed.entries, f"`{path}`")
+
+
+def base_starts(checkpoint: Checkpoint, names: Iterable[str], what: str) -> Starts:
+    """The tensors of a base by the names of a whole model that was compressed against it."""
+    short = Skeleton(common_prefix(checkpoint, names)).short
     there = {short(name): name for name in checkpoint}
 
     def of(name: str) -> Tensor:
         if short(name) not in there:
-            raise RecordError(f"the base of `{path}` must have a tensor `{name}`, it has none; name its true base")
+            raise RecordError(f"the base of {what} must have a tensor `{name}`, it has none; name its true base")
         return checkpoint[there[short(name)]]
 
     return of

@@ -64,11 +64,12 @@ def answer(
     tuned.to(place)
     tokenizer = tuned.backbone.tokenizer
     outputs = predict(tuned, task, task.encode_texts(tokenizer, texts), tokenizer.pad_token_id, batch_size)
-    rows = [{"id": identity, **_said(task, output)} for identity, output in zip(ids, outputs, strict=True)]
+    rows = [{"id": identity, **said(task, output)} for identity, output in zip(ids, outputs, strict=True)]
     return {"tuned": str(folder), "method": spec["contestant"], "kind": task.kind, "answers": rows}
 
 
-def _said(task: TextTask, output: np.ndarray) -> dict[str, Any]:
+def said(task: TextTask, output: np.ndarray) -> dict[str, Any]:
+    """What a row of outputs says: label and probabilities, or a value, or the labels that hold and probabilities."""
     if task.kind == "regression":
         return {"value": float(output[0])}
     labels = task.labels or tuple(str(at) for at in range(len(output)))
@@ -87,7 +88,7 @@ def as_csv(answers: dict[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["id", "label" if labels else "value", *(f"p({label})" for label in labels)])
     for row in rows:
-        said = row.get("value", row.get("label"))
-        shown = "|".join(said) if isinstance(said, list) else said
+        answer = row.get("value", row.get("label"))
+        shown = "|".join(answer) if isinstance(answer, list) else answer
         writer.writerow([row["id"], shown, *(f"{row['probabilities'][label]:.6g}" for label in labels)])
     return out.getvalue()
