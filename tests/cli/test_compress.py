@@ -116,8 +116,8 @@ def test_half_of_the_update_with_a_chosen_alpha_keeps_most_of_the_gain(run, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "either a file to write (`-o expert.dpz`) or `--sweep` must be given"),
-        (("--sweep", "-o", "x.dpz"), 2, "and not both"),
+        ((), 2, "one of a file to write (`-o expert.dpz`), `--sweep` and `--study` must be given"),
+        (("--sweep", "-o", "x.dpz"), 2, "and no two"),
         (("-o", "x.dpz", "--density", "0.1,0.2"), 2, "several go with `--sweep`"),
         (("-o", "x.dpz", "--density", "much"), 2, "`--density` must be a number, got `much`"),
         (("-o", "x.dpz", "--density", "20"), 2, "`0.0001 <= density <= 1` must hold, got 20.0"),

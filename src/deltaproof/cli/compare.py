@@ -60,6 +60,7 @@ def compare(
     track: o.Track = None,
     robustness: o.Robustness = False,
     capacity: o.Capacity = False,
+    compression: o.Compression = False,
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
@@ -126,7 +127,8 @@ def compare(
         "device": device,
     }
     fields: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    suites = [name for name, wanted in {"robustness": robustness, "capacity": capacity}.items() if wanted]
+    asked = {"robustness": robustness, "capacity": capacity, "compression": compression}
+    suites = [name for name, wanted in asked.items() if wanted]
     run(
         plan, fields, out=out, dry_run=dry_run, no_examples=no_examples, track=track, suites=suites, json=json,
         quiet=quiet,
@@ -150,7 +152,7 @@ def run(
     for name in suites:
         SUITES[name].check(settled)
     if suites:
-        settled = settled.replace(keep="snapshots" if settled.keep == "snapshots" else what_to_keep(suites))
+        settled = settled.replace(keep=what_to_keep(suites, settled.keep))
     table = run_comparison(settled, out=folder, dry_run=dry_run, reporter=reporter_for(folder, quiet, track))
     if dry_run:
         emit(table.experiment if json else announcement(table.experiment), as_json=json)

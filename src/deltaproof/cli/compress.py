@@ -18,7 +18,9 @@ def compress(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write, such as `expert.dpz`.")] = None,
     density: Annotated[
         str | None,
-        typer.Option("--density", help="Share of entries kept, several with --sweep: `0.05,0.2`. \\[default: 0.2]"),
+        typer.Option(
+            "--density", help="Share of entries kept, several with --sweep and --study: `0.05,0.2`. \\[default: 0.2]"
+        ),
     ] = None,
     alpha: Annotated[
         str | None,
@@ -28,10 +30,23 @@ def compress(
         ),
     ] = None,
     scope: Annotated[
-        str, typer.Option("--scope", help="One threshold and scale per_tensor, per_factor, or global (the paper).")
-    ] = "per_tensor",
+        str | None,
+        typer.Option(
+            "--scope",
+            help="One threshold and scale per_tensor, per_factor, or global (the paper); several with --study. "
+            "\\[default: per_tensor]",
+        ),
+    ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Score densities and alphas on validation; write none.")
+    ] = False,
+    study: Annotated[
+        bool,
+        typer.Option(
+            "--study",
+            help="Of a run folder: every kept model at every density, chosen on validation, then asked once of the "
+            "test rows; stored for the report.",
+        ),
     ] = False,
     start: Annotated[
         str | None,
@@ -76,6 +91,8 @@ def compress(
 
       deltaproof compress runs/reviews/best --sweep --density 0.05,0.1,0.2 --json | jq '.points[] | {density, alpha,
       score}'
+
+      deltaproof compress runs/reviews --study --density 0.05,0.2,0.5
     """
     from deltaproof.cli.compress_text import report_text, sweep_text
     from deltaproof.cli.output import emit, say_to
@@ -83,11 +100,14 @@ def compress(
     from deltaproof.errors import ConfigError
     from deltaproof.training.precision import pick_device
 
-    if sweep == (out is not None):
+    if sweep + study + (out is not None) != 1:
         raise ConfigError(
-            "either a file to write (`-o expert.dpz`) or `--sweep` must be given, and not both; choose one"
+            "one of a file to write (`-o expert.dpz`), `--sweep` and `--study` must be given, and no two; choose one"
         )
-    chosen = read_choices(density, alpha, scope, start, sweep)
+    if study:
+        _study(tuned, density, alpha, scope, start, embeddings, device, json, quiet)
+        return
+    chosen = read_choices(density, alpha, scope or "per_tensor", start, sweep)
     place = pick_device(device or "auto")
     options = Options(chosen.start, base, initial, embeddings, trust_remote_code, not no_scores, place)
     if out is None:
@@ -98,3 +118,24 @@ def compress(
         tuned, out, chosen.densities[0], chosen.alphas[0], chosen.scope, allow_erased, options, say_to(quiet)
     )
     emit(report.to_dict() if json else report_text(report), as_json=json, quiet=quiet)
+
+
+def _study(
+    run: Path, density: str | None, alpha: str | None, scope: str | None, start: str | None, embeddings: bool,
+    device: str | None, json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from deltaproof.cli.output import emit, say_to
+    from deltaproof.compression.folder import read_choices
+    from deltaproof.studies.compression import compression
+    from deltaproof.studies.compression_points import ALPHAS, DENSITIES, STUDIED_SCOPES, Settings
+    from deltaproof.studies.compression_text import compression_text
+    from deltaproof.training.precision import pick_device
+
+    scopes = [part.strip() for part in scope.split(",")] if scope else STUDIED_SCOPES
+    chosen = [read_choices(density, alpha, each, start, is_sweep=True) for each in scopes]
+    settings = Settings(
+        chosen[0].densities if density else DENSITIES, chosen[0].alphas if alpha else ALPHAS,
+        tuple(each.scope for each in chosen), start=chosen[0].start or "init", embeddings=embeddings,
+    )  # fmt: skip
+    found = compression(run, settings, device=pick_device(device or "auto"), say=say_to(quiet))
+    emit(found if json else compression_text(found), as_json=json, quiet=quiet)

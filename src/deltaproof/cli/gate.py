@@ -50,11 +50,15 @@ def gate(
     from deltaproof.cli.output import emit
     from deltaproof.data.load import read_texts
     from deltaproof.shipping.check import check
+    from deltaproof.shipping.evidence import run_of
     from deltaproof.shipping.gate import all_hold, gates_text
+    from deltaproof.shipping.gate_log import enter_gates
     from deltaproof.shipping.probes import TEXTS
 
     texts = TEXTS if data is None else read_texts(data, text=text)[1][:MOST_TEXTS]
     gates = check(base, tuned, output, texts, tolerance)
+    if (run := run_of(tuned)) is not None:
+        enter_gates(run, f"check of {output.name}" if output is not None else "check as tuned", gates)
     holds = all_hold(gates)
     found = {"holds": holds, "gates": [gate.to_json() for gate in gates]}
     emit(found if json else gates_text(gates), as_json=json, out=out, quiet=quiet)

@@ -217,3 +217,11 @@ Capacity = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Compression = Annotated[
+    bool,
+    typer.Option(
+        "--compression",
+        help="Then compress the kept models at several densities, and score them on the test rows.",
+        rich_help_panel=_OUTPUT,
+    ),
+]

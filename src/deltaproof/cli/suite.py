@@ -37,6 +37,7 @@ def suite(
     precision: o.Precision = None,
     robustness: o.Robustness = False,
     capacity: o.Capacity = False,
+    compression: o.Compression = False,
     dry_run: o.DryRun = False,
     no_examples: o.NoExamples = False,
     seed: o.Seed = None,
@@ -59,7 +60,9 @@ def suite(
       deltaproof suite plans/look_within.toml --only sst2,rte --data-root copies/ --max-rows 600 --robustness
     """
     from deltaproof.cli.output import columns, emit, reporter_for, say_to
+    from deltaproof.evidence.over_tasks import over_tasks
     from deltaproof.experiments.suite import run_suite
+    from deltaproof.experiments.suite_document import write_suite
     from deltaproof.experiments.suite_plan import read_suite_plan
     from deltaproof.experiments.suite_text import suite_text
     from deltaproof.report import write_report
@@ -73,15 +76,17 @@ def suite(
     }  # fmt: skip
     overrides = {key: value for key, value in given.items() if value is not None}
     folder = out or Path("runs") / plan.stem
-    wanted = [name for name, is_asked in {"robustness": robustness, "capacity": capacity}.items() if is_asked]
+    asked = {"robustness": robustness, "capacity": capacity, "compression": compression}
+    wanted = [name for name, is_asked in asked.items() if is_asked]
+    suite_plan = read_suite_plan(plan)
     if wanted:
-        overrides["keep"] = what_to_keep(wanted)
+        overrides["keep"] = what_to_keep(wanted, suite_plan.common.get("keep", "best"))
 
     def page_of(table: "Table", run: "SuiteRun") -> None:
         write_report(table, with_examples=not no_examples)
 
     document = run_suite(
-        read_suite_plan(plan),
+        suite_plan,
         folder,
         data_root=data_root,
         only=only,
@@ -93,6 +98,9 @@ def suite(
         finished=page_of,
     )
     if not dry_run:
+        if (compressed := over_tasks(folder, document)) is not None:
+            document["compression"] = compressed
+            write_suite(folder, document)
         page = write_suite_page(folder, document)
         if not quiet:
             typer.echo(f"\nreport: {page}\n", err=True)

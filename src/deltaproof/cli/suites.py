@@ -33,6 +33,8 @@ class Suite:
     text: Callable[[dict[str, Any]], str]
     needs_snapshots: bool = False
     """Whether it asks models on the way too, not only at the end of their training."""
+    needs_all: bool = True
+    """Whether it asks the models of all seeds; one of each contestant is enough otherwise."""
 
 
 def _check_capacity(plan: "Plan") -> None:
@@ -80,12 +82,44 @@ def _robustness_text(results: dict[str, Any]) -> str:
     return robustness_text(results, columns())
 
 
+def _check_compression(plan: "Plan") -> None:
+    known = ("full", "lora", "dora", "ia3", "pica")
+    if not any(method.name in known for method in plan.contestants().values()):
+        raise ConfigError(
+            f"`--compression` needs an update that can be compressed, got the methods {', '.join(plan.contestants())}; "
+            f"add one of {', '.join(known)}"
+        )
+
+
+def _compression(folder: Path, device: str, say: Say, own: OwnSets) -> dict[str, Any]:
+    from deltaproof.studies.compression import compression
+    from deltaproof.training.precision import pick_device
+
+    return compression(folder, device=pick_device(device), say=say)
+
+
+def _compression_text(results: dict[str, Any]) -> str:
+    from deltaproof.studies.compression_text import compression_text
+
+    return compression_text(results)
+
+
 SUITES: dict[str, Suite] = {
     "robustness": Suite(_check_robustness, _robustness, _robustness_text, needs_snapshots=True),
     "capacity": Suite(_check_capacity, _capacity, _capacity_text),
+    "compression": Suite(_check_compression, _compression, _compression_text, needs_all=False),
 }
 
 
-def what_to_keep(names: Sequence[str]) -> str:
-    """Which tuned models a run must keep for these suites."""
-    return "snapshots" if any(SUITES[name].needs_snapshots for name in names) else "all"
+def what_to_keep(names: Sequence[str], planned: str = "best") -> str:
+    """Which tuned models a run must keep for these suites, and those that its plan keeps anyway.
+
+    >>> what_to_keep(["compression"]), what_to_keep(["compression", "capacity"]), what_to_keep([], "all")
+    ('best', 'all', 'all')
+    """
+    suites = [SUITES[name] for name in names]
+    wanted = "snapshots" if any(suite.needs_snapshots for suite in suites) else "all"
+    if not any(suite.needs_snapshots or suite.needs_all for suite in suites):
+        wanted = "best"
+    order = ("none", "best", "all", "snapshots")
+    return max(wanted, planned, key=order.index)

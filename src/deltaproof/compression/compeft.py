@@ -87,6 +87,11 @@ class Compression:
         facts = {**self.compressed.facts, "settings": settings}
         return replace(self, compressed=Compressed(entries, facts))
 
+    def silent(self) -> "Compression":
+        """The same with every scale at zero: what is kept whole, and nothing else of the update."""
+        entries = {name: entry.scaled(0.0) for name, entry in self.compressed.ternary.items()}
+        return replace(self, compressed=Compressed({**self.compressed.entries, **entries}, self.compressed.facts))
+
     @property
     def relative_error(self) -> float:
         """|tau - tau'| / |tau| over all ternary tensors."""

@@ -97,7 +97,7 @@ def read_choices(density: str | None, alpha: str | None, scope: str, start: str 
         )
     if is_sweep and "search" in alphas:
         raise ConfigError(
-            "`--alpha search` chooses among values that `--sweep` shows one by one; leave one of them out"
+            "`--alpha search` chooses among values that `--sweep` and `--study` show one by one; leave it out"
         )
     if start not in (None, "init", "zero"):
         raise ConfigError(f"`--start` must be `init` or `zero`, got `{start}`; leave it out for the better one at hand")

@@ -97,7 +97,7 @@ def sweep(
             continue
         notes.extend(f"density {density:g}: {note}" for note in found.notes)
         if without is None:
-            without = trial.after(_silent(found).compressed)
+            without = trial.after(found.silent().compressed)
         for alpha in alphas:
             points.append(_point(found.with_alpha(alpha), density, alpha, trial))
             say(f"density {density:g}, alpha {alpha}: {trial.metric.name} {points[-1].score:.4f}")
@@ -117,10 +117,3 @@ def _point(found: Compression, density: float, alpha: Alpha, trial: Trial) -> Po
         density, alpha, trial.after(found.compressed), found.relative_error, sizes.file_bytes, sizes.fp16_ratio,
         sizes.fp32_ratio, sizes.stored_ratio,
     )  # fmt: skip
-
-
-def _silent(found: Compression) -> Compression:
-    """The same with every scale at zero."""
-    entries = {name: entry.scaled(0.0) for name, entry in found.compressed.ternary.items()}
-    compressed = type(found.compressed)({**found.compressed.entries, **entries}, found.compressed.facts)
-    return Compression(compressed, found.groups, found.group_of, found.notes)

@@ -39,10 +39,20 @@ class Trial:
 
     def after(self, compressed: Compressed) -> float:
         """The score of the model with the compressed update in place of its own."""
-        return self.score((name, restored(entry, self._start)) for name, entry in compressed.entries.items())
+        self.put_compressed(compressed)
+        return self.here()
 
     def score(self, tensors: Iterable[tuple[str, Tensor]]) -> float:
         """The score with these tensors, by name, in place of the tuned ones."""
+        self.put(tensors)
+        return self.here()
+
+    def here(self) -> float:
+        """The score with the tensors that stand in the model now."""
+        return float(self.metric.score(self._rows.targets, self.answers(self._rows)))
+
+    def put(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """These tensors, by name, in place of the tuned ones."""
         if isinstance(self.source, TunedSource):
             self.tuned.load_state(dict(tensors))
         else:
@@ -53,9 +63,15 @@ class Trial:
             with torch.no_grad():
                 for name, tensor in tensors:
                     own[name].copy_(tensor)
+
+    def answers(self, rows: Encoded) -> np.ndarray:
+        """What the model answers with the tensors that stand in it now, as in the final evaluation."""
         pad, batch_size = self.tuned.backbone.tokenizer.pad_token_id, 2 * self._training["batch_size"]
-        outputs = predict(self.tuned, self.task, self._rows, pad, batch_size, self._training["precision"])
-        return float(self.metric.score(self._rows.targets, np.asarray(outputs)))
+        return np.asarray(predict(self.tuned, self.task, rows, pad, batch_size, self._training["precision"]))
+
+    def put_compressed(self, compressed: Compressed) -> None:
+        """The compressed update in place of the tuned one."""
+        self.put((name, restored(entry, self._start)) for name, entry in compressed.entries.items())
 
     def _start(self, name: str) -> Tensor:
         part = self._parts[name]

@@ -7,6 +7,7 @@ from typing import Any
 from deltaproof.evidence.advice import Step, advice, next_steps
 from deltaproof.evidence.claim import Claim
 from deltaproof.evidence.commands import ABOUT_PLAN
+from deltaproof.evidence.compressed import composed, larger, merged, small
 from deltaproof.evidence.displaced import displaced
 from deltaproof.evidence.examples import examples
 from deltaproof.evidence.intruding import intruding
@@ -25,6 +26,9 @@ EXAMINED = (
     subset, displaced, parameters, perturbation, examples, without_regret, learns_less, forgets_less, intruding,
 )  # fmt: skip
 """The paper's five, then those who contest it."""
+ON_COMPRESSION = (small, larger, merged, composed)
+"""Of compressed updates; examined where a run was compressed or its models merged."""
+COMPRESSING = ("Small", "Larger", "Merges", "Composes")
 CONTESTING = ("Without Regret", "Learns less", "Forgets less", "Intruders")
 
 
@@ -50,11 +54,16 @@ class Evidence:
     @property
     def paper(self) -> tuple[Claim, ...]:
         """The theorems of arXiv 2505.22355."""
-        return tuple(claim for claim in self.claims if claim.statement.name not in CONTESTING)
+        return tuple(claim for claim in self.claims if claim.statement.name not in (*CONTESTING, *COMPRESSING))
 
     @property
     def contesting(self) -> tuple[Claim, ...]:
         return tuple(claim for claim in self.claims if claim.statement.name in CONTESTING)
+
+    @property
+    def compressing(self) -> tuple[Claim, ...]:
+        """Claims of arXiv 2311.13171 on compressed updates; none where nothing was compressed or merged."""
+        return tuple(claim for claim in self.claims if claim.statement.name in COMPRESSING)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what `--json` prints."""
@@ -100,7 +109,8 @@ def evidence(run: Path | str | Store, table: Table | None = None, called: str | 
         RecordError: not a run folder, or a study that is no JSON.
     """
     m = Measured(run if isinstance(run, Store) else Store(run), table, called)
-    claims = tuple(examine(m) for examine in EXAMINED)
+    is_compressed = bool(m.found("compression") or m.found("merging").get("merges"))
+    claims = tuple(examine(m) for examine in (*EXAMINED, *(ON_COMPRESSION if is_compressed else ())))
     answers = regime(m, {claim.statement.name: claim for claim in claims})
     experiment = m.experiment
     return Evidence(

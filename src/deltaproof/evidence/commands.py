@@ -12,6 +12,10 @@ def capacity(m: Measured, ranks: str = "") -> str:
     return f"deltaproof capacity {_folder(m)}" + (f" --ranks {ranks}" if ranks else "")
 
 
+def compress(m: Measured) -> str:
+    return f"deltaproof compress {_folder(m)} --study"
+
+
 def attack(m: Measured) -> str:
     return f"deltaproof attack {_folder(m)} --perturbations all"
 

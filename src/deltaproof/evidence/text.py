@@ -24,7 +24,10 @@ def to_text(found: Evidence, width: int = 100) -> str:
     for heading, claims in (
         ("What the paper claims (arXiv 2505.22355), in forms of our own", found.paper),
         ("What others hold against it", found.contesting),
+        ("What ComPEFT claims of compressed updates (arXiv 2311.13171)", found.compressing),
     ):
+        if not claims:
+            continue
         lines += ["", _underlined(heading)]
         for claim in claims:
             lines += ["", *_claim(claim, width)]

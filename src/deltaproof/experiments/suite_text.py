@@ -32,6 +32,8 @@ def suite_text(document: dict[str, Any], width: int = 110) -> str:
         console.print(
             f"In brackets 95 % intervals over seeds and test examples. Against {reference}: {signs}.", markup=False
         )
+    if document.get("compression"):
+        console.print("", *_compressed(document["compression"]), sep="\n", markup=False)
     told = {entry["name"]: entry["estimated_seconds"] for entry in entries if entry["status"] == "estimated"}
     for name, seconds in told.items():
         console.print(f"{name}: about {wording.duration(seconds)}", markup=False)
@@ -67,3 +69,26 @@ def _cell(entry: dict[str, Any], name: str) -> str:
     unit = result["unit"]
     reach = f"{wording.score(row['low'], unit)}–{wording.score(row['high'], unit)}"
     return f"{wording.score(row['mean'], unit)} ({reach}) {_SIGNS.get(row['verdict'], ' ')}"
+
+
+def _compressed(found: dict[str, Any]) -> list[str]:
+    """What compressed updates retain, over the tasks, and what that says of each claim."""
+    lines = [f"compressed updates, over {len(found['tasks'])} tasks, differences to the updates as tuned in points",
+             f"{'method':12} {'density':>7}  {'fp16':>7}  {'fp32':>7}  {'stored':>7}  {'difference':>22}  "
+             f"{'verdict':12}  retained, %"]  # fmt: skip
+    for row in found["rows"]:
+        lines.append(
+            f"{row['method']:12} {row['density']:>7}  {row['fp16_ratio']:6.1f}x  {row['fp32_ratio']:6.1f}x  "
+            f"{row['stored_ratio']:6.1f}x  {_reach(row['difference'], True):>22}  {row['verdict']:12}  "
+            f"{_reach(row['retained'], False)}"
+        )
+    lines += [f"in brackets 95 % intervals over tasks; margin {wording.amount(found['margin'], 'fraction')}", ""]
+    return [*lines, *(f"{claim['title']}: {claim['verdict']}; {claim['because']}" for claim in found["claims"]), ""]
+
+
+def _reach(found: dict[str, float] | None, with_sign: bool) -> str:
+    if found is None:
+        return "–"
+    write = wording.signed if with_sign else wording.score
+    mean, low, high = (write(found[end], "fraction") for end in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from deltaproof.experiments import wording
 from deltaproof.records.store import write_atomically
+from deltaproof.report import suite_compression
 from deltaproof.report import suite_tables as tables
 from deltaproof.report.drawing.theme import DARK, LIGHT, css_variables
 from deltaproof.report.figure import swatch
@@ -52,6 +53,7 @@ def suite_page(document: dict[str, Any]) -> str:
         verdicts=tables.verdicts(suite) if has_results else None,
         forest=suite_forest.figure(suite) if has_results else None,
         adversarial=tables.adversarial(suite) if has_results else None,
+        compression=suite_compression.blocks(document, suite) if has_results else [],
         tasks=tables.tasks(suite) if has_results else None,
         not_run=tables.not_run(suite),
         troubles=tables.troubles(suite),

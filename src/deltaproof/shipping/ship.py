@@ -28,6 +28,7 @@ from deltaproof.shipping.evidence import evidence, run_of
 from deltaproof.shipping.exports import EXPORTS
 from deltaproof.shipping.folders import EVIDENCE
 from deltaproof.shipping.gate import Gate, all_hold, failed
+from deltaproof.shipping.gate_log import enter_gates
 from deltaproof.shipping.onnx_graph import OnnxModel
 from deltaproof.shipping.opening import answers_of, open_model_folder, open_on_base
 from deltaproof.shipping.place import check_place, neighbour, put_in_place
@@ -114,6 +115,7 @@ def ship(
         write_json(place / EVIDENCE, facts)
         write_atomically(place / "README.md", card(facts, gates, _licence_of(base)))
         if run is not None:
+            enter_gates(run, f"export as {to}", gates)
             write_atomically(place / "report.html", page(run.table, with_examples=with_examples))
         folder = _settle(place, out, all_hold(gates), keep_failed, overwrite)
     return Shipped(to, folder, tuple(gates), n_bytes)

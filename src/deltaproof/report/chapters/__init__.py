@@ -7,9 +7,10 @@ from deltaproof.report.chapters.capacity import capacity
 from deltaproof.report.chapters.evidence import evidence_chapter
 from deltaproof.report.chapters.robustness import robustness
 from deltaproof.report.chapters.scaling import scaling
+from deltaproof.report.chapters.shipping import shipping
 from deltaproof.report.study import Study
 
-MAKERS: tuple[Callable[[Study], Chapter | None], ...] = (evidence_chapter, capacity, robustness, scaling)
+MAKERS: tuple[Callable[[Study], Chapter | None], ...] = (evidence_chapter, capacity, robustness, scaling, shipping)
 """In the order of the page; a maker gives None where its study was not made."""
 
 

@@ -10,7 +10,10 @@ from deltaproof.report.grid import Cell, Grid, Section, grid
 from deltaproof.report.numbers import SIGNS
 from deltaproof.report.study import Study
 
-STUDIED = ("expressivity", "spectra", "displacement", "forgetting", "robustness", "scale_parameters", "scale_examples")
+STUDIED = (
+    "expressivity", "spectra", "displacement", "forgetting", "robustness", "scale_parameters", "scale_examples",
+    "compression", "merging",
+)  # fmt: skip
 NOTHING = Cell("–")
 
 
@@ -31,10 +34,12 @@ def evidence_chapter(study: Study) -> Chapter | None:
 
 def _claims(found: Evidence) -> Grid:
     columns = ("Claim", "Verdict here", "What was found", "Seeds", "Not measured, and the command that does")
-    sections = (
-        Section(tuple(_claim(claim) for claim in found.paper), "What arXiv 2505.22355 claims"),
-        Section(tuple(_claim(claim) for claim in found.contesting), "What others hold against it"),
+    groups = (
+        ("What arXiv 2505.22355 claims", found.paper),
+        ("What others hold against it", found.contesting),
+        ("What arXiv 2311.13171 claims of compressed updates", found.compressing),
     )
+    sections = tuple(Section(tuple(_claim(claim) for claim in claims), heading) for heading, claims in groups if claims)
     note = (
         "The paper's formulas are known in part only; each claim is tested in a form of our own, which stands further "
         "down with its rule. Supported and contradicted are of these runs, not of the theorem."
