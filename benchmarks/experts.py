@@ -65,9 +65,9 @@ def main() -> None:
         found = {}
         for n in numbers:
             print(f"\n{n} experts", flush=True)
-            times = in_process(switch_times, base, folder, n, given.rounds)
+            times, growth = in_process(switch_times, base, folder, n, given.rounds)
             print_times(times)
-            growth = {side: in_process(memory_of, base, folder, n, side) for side in ("peft", "dense", "small")}
+            growth |= {side: in_process(memory_of, base, folder, n, side) for side in ("dense", "small")}
             print_memory(growth, n)
             found[n] = {"seconds": times, "bytes": growth}
     if given.json:
@@ -129,19 +129,22 @@ def in_process(do: Callable, *arguments: object) -> object:
         return pool.apply(do, arguments)
 
 
-def switch_times(base: str, folder: Path, n: int, rounds: int) -> dict[str, list[float]]:
+def switch_times(base: str, folder: Path, n: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds of each side, and by how many bytes peft's grew: what loads all is not done twice."""
     torch.set_num_threads(1)
     names = [name_of(at) for at in range(n)]
     with quiet():
+        model = plain(base)
+        with torch.inference_mode():
+            model(**one_row())
+        before = resident()
+        model = peft.PeftModel.from_pretrained(model, folder / "dense" / names[0], adapter_name=names[0])
         loading = []
-        model = None
-        for name in names:
+        for name in names[1:]:
             started = time.process_time()
-            if model is None:
-                model = peft.PeftModel.from_pretrained(plain(base), folder / "dense" / name, adapter_name=name)
-            else:
-                model.load_adapter(folder / "dense" / name, name)
+            model.load_adapter(folder / "dense" / name, name)
             loading.append(time.process_time() - started)
+        growth = {"peft": resident() - before}
         model.eval()
         lone = peft.PeftModel.from_pretrained(plain(base), folder / "dense" / names[0], adapter_name="x").eval()
         swapped = peft.PeftModel.from_pretrained(plain(base), folder / "headless" / names[0]).eval()
@@ -175,8 +178,8 @@ def switch_times(base: str, folder: Path, n: int, rounds: int) -> dict[str, list
         }
         times = rounds_of(sides, names, rounds)
     times["peft load, set, delete"] = [value / 2 for value in times["peft load, set, delete"]]
-    times["peft load_adapter"] = loading[1:]
-    return times
+    times["peft load_adapter"] = loading
+    return times, growth
 
 
 def rounds_of(sides: dict[str, Callable[[str], object]], names: list[str], rounds: int) -> dict[str, list[float]]:
@@ -215,25 +218,19 @@ def check_answers(
 
 
 def memory_of(base: str, folder: Path, n: int, side: str) -> int:
-    """Growth of the process in bytes from a base that has answered to n experts held."""
+    """Growth of the process in bytes, from a base that has answered to n experts held."""
     torch.set_num_threads(1)
-    names = [name_of(at) for at in range(n)]
-    batch = {"input_ids": torch.ones(1, 8).long(), "attention_mask": torch.ones(1, 8).long()}
     with quiet(), torch.inference_mode():
-        if side == "peft":
-            model = plain(base)
-            model(**batch)
-            before = resident()
-            model = peft.PeftModel.from_pretrained(model, folder / "dense" / names[0], adapter_name=names[0])
-            for name in names[1:]:
-                model.load_adapter(folder / "dense" / name, name)
-            return resident() - before
         experts = Experts(base, folder / side, cache_bytes=4 * GIB)
-        experts.base.model(**batch)
+        experts.base.model(**one_row())
         before = resident()
-        for name in names:
-            experts.use(name)
+        for at in range(n):
+            experts.use(name_of(at))
         return resident() - before
+
+
+def one_row() -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.ones(1, 8).long(), "attention_mask": torch.ones(1, 8).long()}
 
 
 def resident() -> int:

@@ -1,6 +1,7 @@
 """The code of ternary vectors: lossless, as short as theory says, and read by a textbook reader."""
 
 import dataclasses
+import hashlib
 import math
 
 import numpy as np
@@ -52,6 +53,34 @@ def read_slowly(code: Code) -> list[str]:
                 tail_at += 1
         words.append(word + signs[number])
     return words
+
+
+def test_the_bytes_of_a_vector_are_those_reckoned_by_hand():
+    """On every machine. Kept are the i below 24 with i^2 = 1 mod 7; those divisible by 3 are negative.
+
+    Positions 1 6 8 13 15 20 22, so gaps 1 4 1 4 1 4 1; the divisor of 7 in 24 is 2, quotients 0 2 0 2 0 2 0 in unary,
+    and as 2 is a power of two no remainder is short: one bit each, 1 0 1 0 1 0 1. Signs: the second and the fifth.
+    """
+    i = np.arange(24)
+    signs = np.where(i * i % 7 == 1, np.where(i % 3 == 0, -1, 1), 0).astype(np.int8)
+    code = encode(signs)
+    assert (code.n_kept, code.divisor, code.n_unary_bits, code.n_long) == (7, 2, 13, 7)
+    assert code.streams == bytes([0b10011001, 0b10011000, 0b10101010, 0b01001000])
+
+
+@pytest.mark.parametrize(
+    ("n_values", "numbers", "digest"),
+    [
+        (1000, (207, 3, 425, 98), "dfb898e57d12d9196018d611e53c75eb1f19570273e1887b6a38ee2f7720a44b"),
+        (100_000, (20792, 3, 42573, 9901), "cc20ca39cf0415c739b30a7a8ca30389df9e0634c39565722f8823145e7e9b43"),
+    ],
+)
+def test_long_vectors_have_the_same_bytes_on_every_machine(n_values, numbers, digest):
+    i = np.arange(n_values, dtype=np.int64)
+    mixed = (i * i * 31 + i * 17) % 101
+    code = encode(np.where(mixed < 20, np.where(mixed % 2 == 0, 1, -1), 0).astype(np.int8))
+    assert (code.n_kept, code.divisor, code.n_unary_bits, code.n_long) == numbers
+    assert hashlib.sha256(code.streams).hexdigest() == digest
 
 
 @pytest.mark.parametrize("density", [0.003, 0.05, 0.2, 0.214, 0.382, 0.7])

@@ -135,6 +135,8 @@ def test_a_ternary_update_comes_back_as_it_was():
 
 
 def test_one_threshold_for_all_tensors_deletes_an_adapter_and_the_guard_sees_it():
+    with pytest.raises(CompressionError, match="nothing of B is left"):
+        compress(InMemory(adapters(24, 768, 8, 0.005)[0]), 0.2, scope="global")
     tensors, starts = adapters(4, 768, 8, 0.004)
     with pytest.raises(CompressionError, match=r"nothing of B is left in 4 of 4 modules, such as `00`: .* `per_ten"):
         compress(InMemory(tensors), 0.2, scope="global")

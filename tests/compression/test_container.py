@@ -16,8 +16,11 @@ from safetensors import safe_open
 from deltaproof.compression.compeft import compress
 from deltaproof.compression.container import _WORDS, Compressed, _header, from_bytes, read_compressed
 from deltaproof.compression.entries import Rows, Whole
+from deltaproof.compression.restore import restored
 from deltaproof.errors import CorruptFileError, NewerFormatError, RecordError
 from updates import InMemory, adapters
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,54 @@ def test_what_is_written_is_read(small, tmp_path):
     assert small.write(path) == path.stat().st_size == len(small.to_bytes())
     assert read_compressed(path) == small
     assert read_compressed(path).to_bytes() == small.to_bytes()
+
+
+GOLDEN = bytes.fromhex(
+    "aa000000000000007b225f5f6d657461646174615f5f223a7b22666f726d6174223a2264707a222c2276657273696f6e223a"
+    "2231227d2c22696e646578223a7b226474797065223a225538222c227368617065223a5b3135355d2c22646174615f6f6666"
+    "73657473223a5b302c3135355d7d2c227061796c6f6164223a7b226474797065223a225538222c227368617065223a5b3136"
+    "5d2c22646174615f6f666673657473223a5b3135352c3137315d7d7de67c94cf78f956dd71839dd2310e83300c40d1bb648e"
+    "aa38b6c133f7e8508914ba754062e2ee04354edd020b5b26e7fdc4c7b12ebf5d9f0fee9d9e933b4eff14ce26847c733d8335"
+    "a33519b166006a475b3ba87440600e0d33c2e2ff7883e1595cf7f3fd7b5d5932c5c5aa03a3a3af4e71b0c31130a1881019dc"
+    "981efd6d4eaf619c0c30fa783f59505de6325cca7044817c0184ed2b572dc889849998aa4880008000003c00c000380000"
+)
+"""A file as it was written once: it must read the same on every machine, whatever zlib packs there."""
+
+
+def test_a_file_that_was_written_elsewhere_is_read_to_the_same_tensors():
+    found = from_bytes(GOLDEN)
+    i = np.arange(24)
+    signs = np.where(i * i % 7 == 1, np.where(i % 3 == 0, -1, 1), 0)
+    tensors = {name: restored(entry, {}.__getitem__) for name, entry in found.entries.items()}
+    assert torch.equal(tensors["layer.w"], torch.from_numpy(0.5 * signs).float().reshape(4, 6))
+    assert torch.equal(tensors["layer.g"], torch.from_numpy(1 + 0.25 * signs[:6]).bfloat16())
+    assert torch.equal(tensors["head.weight"], torch.tensor([[1.0, -2.0], [0.5, 0.0]]).half())
+    assert found.facts == {"holds": "peft"}
+
+
+SHAPES = st.lists(st.integers(0, 9), max_size=4).map(tuple)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(SHAPES, min_size=1, max_size=4), st.floats(1e-4, 1), st.sampled_from(DTYPES), st.integers(0, 9))
+def test_tensors_of_any_shape_come_back_as_start_and_signs_say(shapes, density, dtype, seed):
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {f"t{at}": torch.randn(shape, generator=draw).round(decimals=1).to(dtype)
+               for at, shape in enumerate(shapes)}  # fmt: skip
+    found = compress(InMemory(tensors), density, allow_erased=True).compressed
+    again = from_bytes(found.to_bytes())
+    assert again == found
+    for name, tensor in tensors.items():
+        flat = tensor.float().flatten().numpy()
+        order = np.argsort(-np.abs(flat), kind="stable")[: round(density * flat.size)]
+        kept = order[flat[order] != 0]
+        scale = np.float32(np.abs(flat[kept]).mean(dtype=np.float64)) if len(kept) else np.float32(0)
+        wanted = np.zeros_like(flat)
+        wanted[kept] = np.sign(flat[kept]) * again.ternary[name].scale
+        assert again.ternary[name].scale == pytest.approx(scale, rel=1e-6)
+        assert torch.equal(
+            restored(again.entries[name], {}.__getitem__), torch.from_numpy(wanted).reshape(tensor.shape).to(dtype)
+        )
 
 
 def test_it_is_a_safetensors_file_of_two_byte_streams(small, tmp_path):

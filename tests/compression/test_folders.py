@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from deltaproof.backbones import load_backbone, save_tiny
 from deltaproof.compression.compeft import compress
-from deltaproof.compression.container import Compressed
+from deltaproof.compression.container import Compressed, read_compressed
+from deltaproof.compression.entries import Whole
 from deltaproof.compression.folder import Options, compress_folder, open_source
 from deltaproof.compression.restore import decompress, load_compressed, restored
 from deltaproof.errors import BackboneError, CompressionError, ConfigError, CorruptFileError, RecordError
@@ -169,7 +170,7 @@ def test_what_has_nothing_to_compress_is_said_so(bert, tmp_path):
 def adapter(bert, tmp_path_factory):
     """A function that trains and saves an adapter with peft alone; it gives the folder, and the one before training."""
 
-    def make(config, n_steps=3):
+    def make(config, n_steps=3, dtype=None):
         torch.manual_seed(0)
         base = AutoModelForSequenceClassification.from_pretrained(bert, num_labels=2)
         model = peft.get_peft_model(base, config)
@@ -181,7 +182,7 @@ def adapter(bert, tmp_path_factory):
             model(**batch).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        model.save_pretrained(folder / "after")
+        model.to(dtype).save_pretrained(folder / "after")
         return folder / "after", folder / "before"
 
     return make
@@ -196,6 +197,14 @@ CONFIGS = {
     },
     "rslora with biases": {"r": 4, "use_rslora": True, "bias": "lora_only", "target_modules": ["query"]},
     "dora": {"r": 4, "use_dora": True, "target_modules": ["query", "key"]},
+    "alphas by module and a pooler": {
+        "r": 4,
+        "alpha_pattern": {"value": 3, "1.attention.self.query": 16},
+        "target_modules": ["query", "value"],
+        "modules_to_save": ["pooler", "classifier"],
+    },
+    "bf16": {"r": 4, "target_modules": ["query", "value"]},
+    "fp16": {"r": 4, "target_modules": ["query", "value"]},
     "ia3": {"target_modules": ["key", "value", "output.dense"], "feedforward_modules": ["output.dense"]},
 }
 
@@ -203,7 +212,7 @@ CONFIGS = {
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_an_adapter_of_pefts_comes_back_as_one(kind, adapter, bert, tmp_path):
     config = (peft.IA3Config if kind == "ia3" else peft.LoraConfig)(task_type="SEQ_CLS", **CONFIGS[kind])
-    folder, _ = adapter(config)
+    folder, _ = adapter(config, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind, torch.float32))
     compress_folder(folder, tmp_path / "x.dpz", density=0.3)
     decompress(tmp_path / "x.dpz", tmp_path / "again")
     before, after = (load_file(at / "adapter_model.safetensors") for at in (folder, tmp_path / "again"))
@@ -223,6 +232,60 @@ def test_an_adapter_of_pefts_comes_back_as_one(kind, adapter, bert, tmp_path):
     )
     ids = torch.randint(5, 40, (4, 6))
     assert torch.equal(loaded.eval()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+
+
+def test_an_adapter_on_transposed_weights_comes_back_as_one(tmp_path):
+    base = save_tiny("gpt2", tmp_path / "gpt2")
+    torch.manual_seed(0)
+
+    def plain():
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+        model.config.pad_token_id = 0
+        return model
+
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    model = peft.get_peft_model(plain(), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "a")
+    compress_folder(tmp_path / "a", tmp_path / "x.dpz", density=1.0)
+    decompress(tmp_path / "x.dpz", tmp_path / "again")
+    before, after = (load_file(tmp_path / at / "adapter_model.safetensors") for at in ("a", "again"))
+    for name, tensor in before.items():
+        wanted = tensor.sign() * tensor.abs().double().mean().float() if "lora_" in name else tensor
+        torch.testing.assert_close(after[name], wanted, rtol=1e-6, atol=0)
+    found = peft.PeftModel.from_pretrained(plain(), tmp_path / "again").eval()
+    result = peft.set_peft_model_state_dict(model, after)
+    assert result.unexpected_keys == []
+    ids = torch.randint(5, 40, (4, 6))
+    assert torch.equal(found(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+
+
+def test_a_pickled_adapter_is_never_opened(adapter, tmp_path):
+    folder, _ = adapter(peft.LoraConfig(task_type="SEQ_CLS", **CONFIGS["lora"]), n_steps=0)
+    shutil.copytree(folder, tmp_path / "a")
+    torch.save(load_file(tmp_path / "a" / "adapter_model.safetensors"), tmp_path / "a" / "adapter_model.bin")
+    (tmp_path / "a" / "adapter_model.safetensors").unlink()
+    with pytest.raises(CompressionError, match="pickles are never opened"):
+        compress_folder(tmp_path / "a", tmp_path / "x.dpz")
+
+
+def test_a_tensor_that_a_method_lacks_and_one_too_many_are_told_apart_from_damage(saved, tmp_path):
+    compress_folder(saved["lora(rank=4)"], tmp_path / "x.dpz")
+    whole = read_compressed(tmp_path / "x.dpz")
+    fewer = dict(whole.entries)
+    gone = fewer.pop(next(name for name in fewer if name.endswith(".b")))
+    Compressed(fewer, whole.facts).write(tmp_path / "fewer.dpz")
+    with pytest.raises(ConfigError, match=f"these differ: .*{gone.name}"):
+        load_compressed(tmp_path / "fewer.dpz")
+    more = {**whole.entries, "another": Whole("another", (), "F32", bytes(4))}
+    Compressed(more, whole.facts).write(tmp_path / "more.dpz")
+    with pytest.raises(ConfigError, match=r"these differ: .'another'"):
+        load_compressed(tmp_path / "more.dpz")
 
 
 def test_untrained_gains_of_pefts_come_back_as_ones(adapter, tmp_path):

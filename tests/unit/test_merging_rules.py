@@ -1,9 +1,11 @@
 """The merging rules against peft's own functions on the same tensors, and against cases reckoned by hand."""
 
+import numpy as np
 import pytest
 import torch
 from peft.utils import merge_utils
 
+from deltaproof.compression.compeft import ternarised
 from deltaproof.errors import ConfigError
 from deltaproof.merging.rules import elected, merged, trimmed
 
@@ -35,6 +37,16 @@ def test_ties_is_pefts(shape, density):
     with pytest.warns(UserWarning, match="no pruning") if density == 1 else torch.no_grad():
         theirs = merge_utils.ties(list(changes), WEIGHTS, density)
     torch.testing.assert_close(ours("ties", changes, WEIGHTS, density), theirs)
+
+
+@pytest.mark.parametrize("density", [0.5, 1.0])
+def test_ties_of_decompressed_updates_is_pefts(density):
+    """As a merge of compressed experts takes them: ternary values, many of them equal, many zero."""
+    dense = experts((400,)).numpy()
+    changes = torch.from_numpy(np.stack([ternarised(vector, 0.2) for vector in dense]))
+    with pytest.warns(UserWarning, match="no pruning") if density == 1 else torch.no_grad():
+        theirs = merge_utils.ties(list(changes), torch.ones(4), density)
+    torch.testing.assert_close(ours("ties", changes, torch.ones(4), density), theirs)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
