@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,14 +19,17 @@ from deltaproof.records.record import Predictions
 from deltaproof.records.store import Store, read_json, read_predictions, write_json
 from deltaproof.robustness.perturbations import PERTURBATIONS
 from deltaproof.robustness.sets import read_perturbed
+from deltaproof.studies import robustness as study
 from deltaproof.studies import robustness_answers
 from deltaproof.studies.kept_models import Bed, KeptModel
-from deltaproof.studies.robustness import robustness
 from deltaproof.studies.robustness_findings import _codes, _right, answers_path, read_findings
+from deltaproof.studies.robustness_queries import Asked
 from deltaproof.studies.robustness_sets import ALL, Attack
 from deltaproof.studies.robustness_text import robustness_text
 from small import write_csv
 
+robustness = partial(study.robustness, workers=1)
+"""In this process, where tests can take the place of parts."""
 SOME = ("char_swap", "distractor", "word_drop", "embedding_pgd", "weight_noise")
 QUICK = Attack(SOME, strengths=(0.2, 0.6), epsilons=(0.05,), pgd_steps=2, noise_sizes=(0.1,), noise_draws=2)
 
@@ -198,6 +202,58 @@ def test_a_kill_between_sets_ends_in_the_same_files(run, tmp_path, monkeypatch):
         assert other.exists()
         assert one.is_dir() or one.read_bytes() == other.read_bytes()
     assert (run / "studies" / "robustness.json").read_bytes() == (whole / "studies" / "robustness.json").read_bytes()
+
+
+def numbers_of(value):
+    """Every number of a JSON value, and apart from them all else, in their order."""
+    if isinstance(value, dict):
+        value = [part for key in value for part in (key, value[key])]
+    if isinstance(value, list):
+        parts = [numbers_of(one) for one in value]
+        return [n for numbers, _ in parts for n in numbers], [one for _, other in parts for one in other]
+    return ([value], []) if isinstance(value, float) else ([], [value])
+
+
+def test_the_result_depends_neither_on_the_number_of_processes_nor_on_what_is_not_asked(made, kept_run, tmp_path):
+    """Each row asked every time, one model after the other: but for last bits the same answers and numbers."""
+    _, wanted, _ = made
+    apart, whole = tmp_path / "apart", tmp_path / "whole"
+    for folder in (apart, whole):
+        shutil.copytree(kept_run, folder)
+    said: list[str] = []
+    assert study.robustness(apart, QUICK, say=said.append, workers=2) == wanted
+    assert "2 models at a time" in said[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Asked, "answers_once", Asked.answers)
+        everything = robustness(whole, QUICK)
+    (numbers, rest), (all_numbers, all_rest) = numbers_of(wanted), numbers_of(everything)
+    assert rest == all_rest, "verdicts among them"
+    np.testing.assert_allclose(numbers, all_numbers, atol=1e-9)
+    for path in sorted((whole / "robustness" / "answers").rglob("*.parquet")):
+        once = read_predictions(apart / path.relative_to(whole), "").outputs
+        each = read_predictions(path, "").outputs
+        np.testing.assert_allclose(once, each, atol=1e-5)
+        assert np.array_equal(once.argmax(1), each.argmax(1))
+
+
+def test_only_what_reads_as_no_text_before_is_asked(run, monkeypatch):
+    asked, real = [], Bed.answers
+
+    def answers(self, tuned, task, tokenizer, split, kept):
+        asked.extend(split.texts)
+        return real(self, tuned, task, tokenizer, split, kept)
+
+    monkeypatch.setattr(Bed, "answers", answers)
+    monkeypatch.setattr(study, "seconds_of_models", lambda *_: 0.0)
+    result = robustness(run, Attack(perturbations=("char_swap", "case_punctuation"), n_draws=2), ["bitfit"])
+    key = result["keys"]["bitfit"][0]
+    texts = list(Bed(Store(run), torch.device("cpu")).open_test("a reader of this test").texts)
+    for entry in result["sets"]:
+        for file in entry["files"]:
+            texts += read_perturbed(run / file).split.texts
+    tokenizer = KeptModel(Store(run).find(key), run / "tuned" / key).load()[0].backbone.tokenizer
+    read = {tuple(tokenizer(text)["input_ids"]) for (text,) in texts}
+    assert len(asked) == 2 * len(read) < len(texts), "of each of two seeds"
 
 
 def test_labels_choose_nothing(run, tmp_path, monkeypatch):

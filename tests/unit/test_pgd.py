@@ -141,6 +141,22 @@ def test_epsilon_0_gives_the_clean_answers_and_more_is_never_easier(family, text
     assert all(parameter.grad is None for parameter in tuned.parameters())
 
 
+@pytest.mark.parametrize("n_starts", [1, 3])
+def test_a_row_left_alone_once_wrong_is_wrong_exactly_where_the_whole_attack_has_it_wrong(n_starts):
+    encoded, epsilons = rows(60, 3), [0.0, 0.02, 0.05, 0.1, 0.3]
+    asked = {}
+    right = {}
+    for until_wrong in (False, True):
+        model = SumOfWords(n_outputs=3)
+        found = pgd(model, THREE, encoded, PAD, epsilons, n_steps=6, n_starts=n_starts, until_wrong=until_wrong,
+                    batch_size=16)  # fmt: skip
+        right[until_wrong] = [(found[epsilon].argmax(1) == encoded.targets[:, 0]).tolist() for epsilon in epsilons]
+        asked[until_wrong] = sum(len(ids) for ids, _, _ in model.seen)
+    assert right[True] == right[False]
+    assert 0 < sum(right[True][3]) < sum(right[True][0]), "some fall on the way"
+    assert asked[True] < 0.7 * asked[False]
+
+
 def test_padding_is_neither_attacked_nor_measured():
     model, encoded = SumOfWords(), rows()
     together = pgd(model, TWO, encoded, PAD, [0.1], n_steps=4, n_starts=2, batch_size=24)[0.1]

@@ -8,7 +8,7 @@ from deltaproof.backbones.sites import weight_of
 from deltaproof.errors import ConfigError
 from deltaproof.methods import method_from
 from deltaproof.methods.tuned import attach
-from deltaproof.robustness.weight_noise import QUESTIONS, weight_noise
+from deltaproof.robustness.weight_noise import QUESTIONS, disturbed, weight_noise
 from deltaproof.testing import Bench
 
 METHODS = (
@@ -125,6 +125,21 @@ def test_in_full_training_the_change_counts_where_the_start_is_given():
         pass
     assert on_change.frobenius_norm == pytest.approx(0.2 * change.item(), rel=0.05)
     assert on_values.frobenius_norm == pytest.approx(0.2 * whole.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("text", ["full", "lora(rank=4)", "peft_prefix_tuning(num_virtual_tokens=3)"])
+def test_one_draw_at_several_sizes_is_each_size_by_itself(text):
+    tuned = BENCH.tuned(method_from(text), n_steps=2)
+    before = {name: value.clone() for name, value in tuned.state_dict().items()}
+    wanted = {}
+    for question, size in (("trained", 0.1), ("trained", 0.4), ("equal_norm", 0.3)):
+        with weight_noise(tuned, question, size, seed=2, draw=1):
+            wanted[question, size] = BENCH.answers(tuned)
+    with disturbed(tuned, "trained", seed=2, draw=1) as noise:
+        for (question, size), answers in reversed(wanted.items()):
+            noise.put(size, question)
+            assert torch.equal(BENCH.answers(tuned), answers)
+    assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items())
 
 
 def test_draws_are_the_seeds_own_and_independent_of_the_global_generator():

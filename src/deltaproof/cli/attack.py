@@ -97,6 +97,10 @@ def attack(
     out: o.Out = None,
     seed: o.Seed = None,
     device: o.Device = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Models asked side by side. \\[default: one per core on a CPU, up to 4]"),
+    ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -137,9 +141,8 @@ def attack(
         max_examples=max_examples, seed=seed or 0,
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
-    result = robustness(
-        folder, settings, split_expressions(methods) if methods else (), pick_device(device or "auto"), say_to(quiet)
-    )
+    wanted = split_expressions(methods) if methods else ()
+    result = robustness(folder, settings, wanted, pick_device(device or "auto"), say_to(quiet), workers)
     page = write_report(table_from(Store(folder)), with_examples=not no_examples)
     emit(result if json else robustness_text(result, columns()), as_json=json, out=out, quiet=quiet)
     if not quiet:

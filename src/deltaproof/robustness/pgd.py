@@ -5,11 +5,14 @@ one-step form in l2, after Goodfellow et al., 2015, arXiv:1412.6572.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deltaproof.errors import ConfigError
 from deltaproof.evaluation.predict import autocast, in_evaluation
@@ -34,6 +37,7 @@ def pgd(
     n_steps: int = 10,
     ball: Ball = "sequence",
     n_starts: int = 1,
+    until_wrong: bool = False,
     seed: int = 0,
     batch_size: int = 32,
     precision: str = "fp32",
@@ -51,6 +55,8 @@ def pgd(
             `ball="sequence"`, of each token by itself with `ball="token"`.
         n_steps: gradient steps; 1 is FGSM, a step to the border along the gradient.
         n_starts: the first start is the clean point, further ones are random (`seed`).
+        until_wrong: leave a row alone once its answer is wrong, the clean one included: which rows end up wrong is the
+            same, for less work. Of no effect where answers are not one class.
     Raises:
         ConfigError: a negative epsilon, or no step.
     """
@@ -59,7 +65,8 @@ def pgd(
             f"`n_steps >= 1`, `n_starts >= 1` and `epsilon >= 0` must hold, got {n_steps}, {n_starts} and "
             f"{list(epsilons)}; 10 steps from 1 start are usual"
         )
-    attack = _Attack(task, sorted(set(epsilons)), n_steps, ball, n_starts, seed)
+    is_short = until_wrong and task.kind == "classification"
+    attack = _Attack(task, sorted(set(epsilons)), n_steps, ball, n_starts, is_short, seed)
 
     def answers(size: int, device: torch.device) -> np.ndarray:
         outputs = np.zeros((len(attack.epsilons), len(encoded), task.n_outputs))
@@ -74,64 +81,120 @@ def pgd(
     return {epsilon: found[attack.epsilons.index(epsilon)] for epsilon in epsilons}
 
 
+@dataclass(frozen=True)
 class _Attack:
     """The settings of an attack, and its course on one batch."""
 
-    def __init__(
-        self, task: TextTask, epsilons: list[float], n_steps: int, ball: Ball, n_starts: int, seed: int
-    ) -> None:
-        self.task = task
-        self.epsilons = epsilons
-        self.n_steps = n_steps
-        self.dims = (1, 2) if ball == "sequence" else (2,)
-        self.n_starts = n_starts
-        self.seed = seed
+    task: TextTask
+    epsilons: list[float]
+    n_steps: int
+    ball: Ball
+    n_starts: int
+    until_wrong: bool
+    seed: int
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return (1, 2) if self.ball == "sequence" else (2,)
 
     def on(
         self, model: nn.Module, offset: Offset, batch: dict[str, Tensor], targets: Tensor, rows: np.ndarray
     ) -> np.ndarray:
         """(epsilons, rows, n_outputs)"""
-        with torch.no_grad():
-            worst_logits = model(**batch).logits.float()
-        worst = _loss(self.task, worst_logits, targets)
-        assert offset.vectors is not None, "the model calls its token embedding"
-        real = batch["attention_mask"][..., None].to(offset.vectors.dtype)
-        size = (offset.vectors * real).norm(dim=self.dims, keepdim=True).float()
+        point = _Points(self, model, offset, batch, targets, rows)
         answers = []
         for epsilon in self.epsilons:
             for start in range(self.n_starts if epsilon else 0):
-                delta = self._start(start, rows, batch["attention_mask"], offset.vectors) * epsilon * size
-                for step in range(self.n_steps + 1):
-                    delta.requires_grad_(step < self.n_steps)
-                    offset.value = delta
-                    with torch.set_grad_enabled(step < self.n_steps):
-                        logits = model(**batch).logits.float()
-                        loss = _loss(self.task, logits, targets)
-                    worse = loss.detach() > worst
-                    worst = torch.where(worse, loss.detach(), worst)
-                    worst_logits = torch.where(worse[:, None], logits.detach(), worst_logits)
-                    if step < self.n_steps:
-                        (slope,) = torch.autograd.grad(loss.sum(), delta)
-                        delta = self._ascend(delta.detach(), slope * real, epsilon * size)
-            offset.value = None
-            answers.append(self.task.outputs(worst_logits))
+                point.climb(start, epsilon)
+            answers.append(self.task.outputs(point.logits))
         return np.stack(answers)
 
-    def _ascend(self, delta: Tensor, slope: Tensor, radius: Tensor) -> Tensor:
-        """A step of steepest ascent, and back into the ball."""
-        length = radius if self.n_steps == 1 else STEP / self.n_steps * radius
-        return _into_ball(delta + length * _unit(slope, self.dims), radius, self.dims)
 
-    def _start(self, start: int, rows: np.ndarray, mask: Tensor, vectors: Tensor) -> Tensor:
+class _Points:
+    """The worst point found for each row of a batch so far, and the way to worse ones."""
+
+    def __init__(
+        self, attack: _Attack, model: nn.Module, offset: Offset, batch: dict[str, Tensor], targets: Tensor,
+        rows: np.ndarray,
+    ) -> None:  # fmt: skip
+        self.attack, self.model, self.offset, self.batch, self.targets = attack, model, offset, batch, targets
+        self.rows = rows
+        with torch.no_grad():
+            self.logits = model(**batch).logits.float()
+        self.loss = _loss(attack.task, self.logits, targets)
+        assert offset.vectors is not None, "the model calls its token embedding"
+        self.vectors = offset.vectors
+        self.real = batch["attention_mask"][..., None].to(self.vectors.dtype)
+        self.size = (self.vectors * self.real).norm(dim=attack.dims, keepdim=True).float()
+        self.centre_slopes: Tensor | None = None
+        """At the clean points, where the first start of every radius begins."""
+
+    def climb(self, start: int, epsilon: float) -> None:
+        """Take the steps of one start in one ball, and keep what is worse than anything before."""
+        attack = self.attack
+        going = self.left(torch.arange(len(self.loss), device=self.loss.device))
+        if not len(going):
+            return
+        delta = self.start(start)[going] * epsilon * self.size[going]
+        for step in range(attack.n_steps):
+            slopes = self.slopes_at_centre()[going] if start == step == 0 else self.visit(going, delta, True)
+            still = self.left(going)
+            if not len(still):
+                return
+            kept = torch.isin(going, still)
+            going, delta, slopes = still, delta[kept], slopes[kept]
+            radius = epsilon * self.size[going]
+            length = radius if attack.n_steps == 1 else STEP / attack.n_steps * radius
+            direction = _unit(slopes * self.real[going], attack.dims)
+            delta = _into_ball(delta + length * direction, radius, attack.dims)
+        self.visit(going, delta, False)
+
+    def left(self, rows: Tensor) -> Tensor:
+        """Those of the rows that are attacked still."""
+        return rows[self.loss[rows] <= 0] if self.attack.until_wrong else rows
+
+    def slopes_at_centre(self) -> Tensor:
+        if self.centre_slopes is None:
+            everywhere = torch.arange(len(self.loss), device=self.loss.device)
+            rows = self.left(everywhere)
+            self.centre_slopes = torch.zeros(self.vectors.shape, dtype=torch.float32, device=self.vectors.device)
+            self.centre_slopes[rows] = self.visit(rows, torch.zeros_like(self.centre_slopes[rows]), True)
+        return self.centre_slopes
+
+    def visit(self, rows: Tensor, delta: Tensor, with_slopes: bool) -> Tensor:
+        """Ask the model at these points, keep the worse ones, and return the slopes there (or nothing of them)."""
+        batch = {key: value[rows] for key, value in self.batch.items()}
+        self.offset.value = delta.detach().requires_grad_(with_slopes)
+        try:
+            with torch.set_grad_enabled(with_slopes), _attention(delta.device, with_slopes):
+                logits = self.model(**batch).logits.float()
+                loss = _loss(self.attack.task, logits, self.targets[rows])
+                slopes = torch.autograd.grad(loss.sum(), self.offset.value)[0] if with_slopes else delta
+        finally:
+            self.offset.value = None
+        is_worse = loss.detach() > self.loss[rows]
+        self.loss[rows] = torch.where(is_worse, loss.detach(), self.loss[rows])
+        self.logits[rows] = torch.where(is_worse[:, None], logits.detach(), self.logits[rows])
+        return slopes
+
+    def start(self, start: int) -> Tensor:
         """The centre of the unit ball, or a random point in it: the row's own, whatever its batch."""
-        point = torch.zeros(vectors.shape)
+        point = torch.zeros(self.vectors.shape)
         if start:
-            for at, row in enumerate(rows):
-                n_tokens, chance = int(mask[at].sum()), generator(self.seed, "pgd", start, int(row))
+            for at, row in enumerate(self.rows):
+                n_tokens = int(self.batch["attention_mask"][at].sum())
+                chance = generator(self.attack.seed, "pgd", start, int(row))
                 length = torch.rand(1, generator=chance)
-                direction = torch.randn(1, n_tokens, vectors.shape[2], generator=chance)
-                point[at, :n_tokens] = length * _unit(direction, self.dims)[0]
-        return point.to(vectors.device)
+                direction = torch.randn(1, n_tokens, self.vectors.shape[2], generator=chance)
+                point[at, :n_tokens] = length * _unit(direction, self.attack.dims)[0]
+        return point.to(self.vectors.device)
+
+
+def _attention(device: torch.device, with_slopes: bool) -> AbstractContextManager[None]:
+    """Attention by its plain formula where slopes are reckoned on a CPU: the fused kernel's backward pass in bf16 took
+    most of the attack's time there (torch 2.13)."""
+    is_plain = with_slopes and device.type == "cpu"
+    return sdpa_kernel(SDPBackend.MATH) if is_plain else nullcontext()
 
 
 def _loss(task: TextTask, logits: Tensor, targets: Tensor) -> Tensor:

@@ -14,24 +14,31 @@ from typing import Any
 import torch
 
 from deltaproof.errors import RecordError
+from deltaproof.experiments.engines.worker import stop_if_reading
 from deltaproof.experiments.kept import snapshot_folder
 from deltaproof.experiments.table import table_from
 from deltaproof.experiments.wording import duration
-from deltaproof.methods.tuned import Tuned
 from deltaproof.records.store import Store, read_json, write_json
 from deltaproof.robustness.perturbations import PERTURBATIONS
-from deltaproof.studies.capacity import finite, timed
+from deltaproof.studies.capacity import finite
 from deltaproof.studies.kept_models import Bed, KeptModel, kept_models
-from deltaproof.studies.robustness_answers import Model, ask_all, lengths_of_changes, missing
+from deltaproof.studies.robustness_answers import (
+    Errand,
+    Failed,
+    lengths_of_changes,
+    missing,
+    n_workers_for,
+    run_errands,
+)
+from deltaproof.studies.robustness_estimate import seconds_of_models
 from deltaproof.studies.robustness_findings import FORMAT, Json, read_findings
-from deltaproof.studies.robustness_plan import Plan, add_texts, add_untouched, plan_for, store_given
+from deltaproof.studies.robustness_plan import Plan, add_texts, plan_for, store_given, store_texts
+from deltaproof.studies.robustness_queries import Model
 from deltaproof.studies.robustness_sets import WEIGHT_NOISE, Attack, chosen_rows, digest, read_given
-from deltaproof.tasks.text import TextTask
 from deltaproof.training.snapshots import snapshots_in
 
 Say = Callable[[str], None]
 NAME = "robustness"
-_TIMED_ROWS = 32
 _NUMBERS = (
     "targets are numbers: drops and the regression on clean score are measured; attack success, flips, matched flips "
     "and the worst case need answers that are right or wrong"
@@ -44,6 +51,7 @@ def robustness(
     contestants: Sequence[str] = (),
     device: torch.device | str = "cpu",
     say: Say = lambda text: None,
+    workers: int | None = None,
 ) -> Json:
     """What perturbations cost each kept model, and whether a method stands them better than the reference.
 
@@ -54,11 +62,14 @@ def robustness(
         run: a folder that `compare` wrote with `keep="all"`, or `snapshots` for the drop at equal clean accuracy.
         attack: what is tried; everything, at the usual strengths, when left out.
         contestants: labels, all when none is named.
+        workers: runs whose models are asked side by side, in a process each; as many as there are cores for on a CPU,
+            up to four, when left out. The result does not depend on it.
     Raises:
         RecordError: nothing was kept, or there is no such contestant.
         DataError: a file of the user's does not fit the data set.
     """
-    study = _Study(Bed(Store(run), torch.device(device)), attack or Attack(), contestants, say)
+    stop_if_reading()
+    study = _Study(Bed(Store(run), torch.device(device)), attack or Attack(), contestants, say, workers)
     standing = study.standing()
     if standing is not None:
         say(f"{NAME}: from disk")
@@ -69,7 +80,9 @@ def robustness(
 class _Study:
     """One call: settled when it is made, asked in `make`."""
 
-    def __init__(self, bed: Bed, attack: Attack, contestants: Sequence[str], say: Say) -> None:
+    def __init__(
+        self, bed: Bed, attack: Attack, contestants: Sequence[str], say: Say, workers: int | None = None
+    ) -> None:
         self.bed, self.attack, self.say = bed, attack, say
         self.folder = bed.store.folder
         self.given = read_given(attack, bed.dataset, bed.experiment["plan"].get("label_names"))
@@ -80,6 +93,7 @@ class _Study:
         self.reference = self.table.reference if self.table.reference in labels else labels[0]
         if self.reference != self.table.reference:
             self.notes.append(f"`{self.table.reference}` was not kept: methods are compared with {self.reference}")
+        self.n_workers = n_workers_for(self.finals, bed.device, workers)
 
     def _paired(self, kept: Sequence[KeptModel]) -> dict[str, list[KeptModel]]:
         """Equally many models of each method, of the same seeds where they share any."""
@@ -139,19 +153,18 @@ class _Study:
 
     def make(self) -> Json:
         """Ask what is not answered yet, reckon, and write the result."""
-        tuned, task = self.finals[0].load()
+        tuned, task = self.finals[0].kept.load()
         if self.bed.store.study_path(NAME).exists():
             self.say(f"{NAME}: takes the place of the study of other settings that stands here; its answers stay")
-        for line in self._before(tuned, task):
-            self.say(line)
+        self.say(self._announced())
         rows = chosen_rows(self.bed.open_test(f"robustness/{digest(self.inputs)}"), self.bed.dataset.kind, self.attack)
         length = self._common_length() if WEIGHT_NOISE in self.attack.perturbations else 1.0
         plan = plan_for(rows, self.attack, self.given, length)
-        add_texts(plan, rows, self.attack, self.folder, tuned.backbone.tokenizer, task)
+        store_texts(add_texts(plan, rows, self.attack), rows, self.folder, tuned.backbone.tokenizer, task)
         store_given(plan, self.given, self.folder)
         del tuned
-        failed = {model.name: ask_all(self.bed, self.folder, model, plan.queries, self.say) for model in self.finals}
-        equal = self._equal_accuracy(plan)
+        failed = run_errands(self._errands(plan), self.n_workers, self.say)
+        equal = self._equal_accuracy(plan, failed)
         place = self.folder / "robustness" / f"manifest-{digest(self.inputs)}.json"
         write_json(place, finite(self._manifest(len(rows), plan, failed, equal)))
         self.bed.write(NAME, finite(read_findings(self.folder, place)))
@@ -159,25 +172,32 @@ class _Study:
         written: Json = read_json(self.bed.store.study_path(NAME))  # what a later call reads, to the digit
         return written
 
-    def _before(self, tuned: Tuned, task: TextTask) -> list[str]:
+    def _errands(self, plan: Plan) -> list[Errand]:
+        """What is asked of each run: snapshots only where something keeps labels, which their drop is about."""
+        pooled, found = _pooled(plan), []
+        for final, steps in self._snapshots():
+            snapshots = _snapshot_models(final, steps) if pooled else ()
+            questions = tuple(plan.queries), tuple(plan.on_the_way)
+            found.append(Errand(self.folder, str(self.bed.device), final, snapshots, *questions))
+        return found
+
+    def _announced(self) -> str:
         """What is there to be asked, and about how long that takes: timed on validation rows, before the test set is
         opened."""
-        validation, n_test = self.bed.dataset.validation, self.bed.dataset.test.n_rows
-        few = validation.take(range(min(len(validation), _TIMED_ROWS)))
-        self.bed.answers(tuned, task, tuned.backbone.tokenizer, few, self.finals[0].kept)  # the first call is slower
-        _, seconds = timed(lambda: self.bed.answers(tuned, task, tuned.backbone.tokenizer, few, self.finals[0].kept))
+        n_test = self.bed.dataset.test.n_rows
         n_rows = min(n_test, self.attack.max_examples or n_test)
-        like = validation.take(at % len(validation) for at in range(n_rows))
-        plan = plan_for(like, self.attack, self.given)
-        add_untouched(plan, like, self.attack)
         n_snapshots = sum(len(steps) for _, steps in self._snapshots())
-        work = len(self.finals) * plan.n_passes(plan.queries) + n_snapshots * plan.n_passes(plan.on_the_way)
-        said = (
-            f"{len(self.finals)} tuned models of {len(self.models)} methods"
-            f"{f' and {n_snapshots} snapshots' if n_snapshots else ''}, {len(plan.sets) + len(plan.contrast)} sets, "
-            f"{n_rows} of {n_test} test rows: about {duration(work * seconds / len(few))}, less what stands already"
+        seconds = seconds_of_models(
+            self.bed, self.finals[0].kept, self.attack, self.given, n_rows, len(self.finals), n_snapshots
         )
-        return [said]
+        plan = plan_for(self.bed.dataset.validation, self.attack, self.given)
+        n_sets = len(plan.sets) + len(plan.contrast) + sum(len(self.attack.levels(name)) for name in self.attack.texts)
+        return (
+            f"{len(self.finals)} tuned models of {len(self.models)} methods"
+            f"{f' and {n_snapshots} snapshots' if n_snapshots else ''}, {n_sets} sets, {n_rows} of {n_test} test rows"
+            f"{f', {self.n_workers} models at a time' if self.n_workers > 1 else ''}: "
+            f"about {duration(seconds / self.n_workers)}, less what stands already"
+        )
 
     def _common_length(self) -> float:
         """The geometric mean, over the methods, of the length of what their first seed learnt."""
@@ -186,14 +206,9 @@ class _Study:
         found = [lengths[model.name] for model in firsts if lengths[model.name] > 0]
         return math.exp(sum(map(math.log, found)) / len(found)) if found else 1.0
 
-    def _equal_accuracy(self, plan: Plan) -> Json:
+    def _equal_accuracy(self, plan: Plan, failed: Mapping[str, Failed]) -> Json:
         """Checkpoints at which the middle strengths of the label-keeping perturbations are asked."""
-        files = {query.files[0] for query in plan.on_the_way}
-        sets = [
-            {"name": f"{entry['name']}@{entry['strength']:g}", "draws": entry["draws"]}
-            for entry in plan.sets
-            if entry["kind"] == "perturbation" and set(entry["draws"]) <= files
-        ]
+        sets = [{"name": f"{entry['name']}@{entry['strength']:g}", "draws": entry["draws"]} for entry in _pooled(plan)]
         found: Json = {"basis": "final models", "sets": sets, "checkpoints": [], "reason": ""}
         if not sets:
             found["reason"] = "no text perturbation that keeps labels was asked for"
@@ -201,16 +216,13 @@ class _Study:
         for final, steps in self._snapshots():
             if not missing(self.folder, final, plan.on_the_way):  # what it could not answer is missing still
                 found["checkpoints"].append(_checkpoint(final, None))
-            models = {step: Model(f"{final.name}-step-{step}", final.kept, path) for step, path in steps.items()}
-            if any(missing(self.folder, model, plan.on_the_way) for model in models.values()):
-                self.say(f"{final.kept.label}, seed {final.kept.seed}: {len(models)} snapshots")
-            for step, model in models.items():
-                if not ask_all(self.bed, self.folder, model, plan.on_the_way, self.say):
+            for step, model in zip(steps, _snapshot_models(final, steps), strict=True):
+                if not failed.get(model.name):
                     found["checkpoints"].append(_checkpoint(model, step))
                     found["basis"] = "snapshots and final models"
         return found
 
-    def _manifest(self, n_rows: int, plan: Plan, failed: Mapping[str, Mapping[str, str]], equal: Json) -> Json:
+    def _manifest(self, n_rows: int, plan: Plan, failed: Mapping[str, Failed], equal: Json) -> Json:
         """All that the findings need beside the answers."""
         keys = {label: [kept.key for kept in models] for label, models in self.models.items()}
         left_out = _left_out(keys, plan, failed)
@@ -224,7 +236,7 @@ class _Study:
             entry["labels"] = [
                 label
                 for label in able
-                if not any(draw in failed[key] for key in keys[label] for draw in entry["draws"])
+                if not any(draw in failed.get(key, {}) for key in keys[label] for draw in entry["draws"])
             ]
         notes = list(self.notes)
         if self.bed.dataset.kind == "regression":
@@ -240,19 +252,31 @@ class _Study:
         }  # fmt: skip
 
 
-def _left_out(keys: Mapping[str, Sequence[str]], plan: Plan, failed: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def _left_out(keys: Mapping[str, Sequence[str]], plan: Plan, failed: Mapping[str, Failed]) -> dict[str, str]:
     """Methods without clean answers by their label, others by set and label, with the reason."""
     found: dict[str, str] = {}
     for label, models in keys.items():
         for key in models:
-            if plan.clean in failed[key]:
+            if plan.clean in failed.get(key, {}):
                 found[label] = failed[key][plan.clean]
         if label in found:
             continue
         for entry in (*plan.sets, *plan.contrast):
-            for reason in (failed[key][draw] for key in models for draw in entry["draws"] if draw in failed[key]):
-                found[f"{entry['name']}: {label}"] = reason
+            for key in models:
+                for draw in entry["draws"]:
+                    if draw in failed.get(key, {}):
+                        found[f"{entry['name']}: {label}"] = failed[key][draw]
     return found
+
+
+def _pooled(plan: Plan) -> list[Json]:
+    """The sets that snapshots are asked too."""
+    files = {file for query in plan.on_the_way for file in query.files}
+    return [entry for entry in plan.sets if entry["kind"] == "perturbation" and set(entry["draws"]) <= files]
+
+
+def _snapshot_models(final: Model, steps: Mapping[int, Path]) -> tuple[Model, ...]:
+    return tuple(Model(f"{final.name}-step-{step}", final.kept, path) for step, path in steps.items())
 
 
 def _checkpoint(model: Model, step: int | None) -> Json:

@@ -1,120 +1,56 @@
-"""Asking tuned models: every set's answers are stored at once, so that a study that was stopped goes on."""
+"""Asking tuned models: every set's answers are stored at once, so that a study that was stopped goes on.
 
-from collections.abc import Callable, Sequence
+A run's final model and its snapshots are asked by one process. Several runs go side by side where there are cores for
+it; each model computes with the threads of its own run, so that the answers do not depend on how many go at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+import torch
 
-from deltaproof.data.split import Split
 from deltaproof.errors import DeltaproofError
-from deltaproof.methods.tuned import Tuned
-from deltaproof.records.record import Predictions
-from deltaproof.records.store import read_json, write_json, write_predictions
-from deltaproof.robustness.pgd import pgd
-from deltaproof.robustness.weight_noise import Question, weight_noise
-from deltaproof.studies.kept_models import Bed, KeptModel
+from deltaproof.experiments.engines.local import LocalEngine
+from deltaproof.experiments.engines.slots import plan_slots
+from deltaproof.records.store import Store, read_json, read_predictions, write_json, write_predictions
+from deltaproof.robustness.weight_noise import weight_noise
+from deltaproof.studies.kept_models import Bed
 from deltaproof.studies.robustness_findings import answers_path
-from deltaproof.tasks.text import TextTask
+from deltaproof.studies.robustness_queries import Asked, Model, OfRows, Query
 
 Say = Callable[[str], None]
-BACKWARD = 2.0
-"""What a backward pass takes, in forward passes."""
+Failed = Mapping[str, str]
+"""Files that a model could not give, with the reason."""
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A tuned model at the end of its training, or as a snapshot saw it on the way."""
+class Errand:
+    """All that is asked of one run's models."""
 
-    name: str
-    """Under which its answers stand."""
-    kept: KeptModel
-    snapshot: Path | None = None
+    folder: Path
+    device: str
+    final: Model
+    snapshots: tuple[Model, ...]
+    queries: tuple[Query, ...]
+    """Asked of the final model."""
+    on_the_way: tuple[Query, ...]
+    """Asked of each snapshot."""
 
-    def load(self) -> tuple[Tuned, TextTask]:
-        tuned, task = self.kept.load()
-        if self.snapshot is not None:
-            from deltaproof.training.snapshots import put_snapshot
+    def left(self) -> list[tuple[Model, list[Query]]]:
+        """The models that have no answer to something on disk yet, and to what."""
+        asked = [(self.final, self.queries), *((model, self.on_the_way) for model in self.snapshots)]
+        found = [(model, missing(self.folder, model, queries)) for model, queries in asked]
+        return [(model, queries) for model, queries in found if queries]
 
-            put_snapshot(tuned, self.snapshot)
-        return tuned, task
-
-
-class Asked:
-    """A model that is being asked; what it was before training is read only where a question needs that."""
-
-    def __init__(self, bed: Bed, model: Model) -> None:
-        self.bed, self.kept = bed, model.kept
-        self.tuned, self.task = model.load()
-        self.tuned.to(bed.device)
-        self.tokenizer = self.tuned.backbone.tokenizer
-        training = self.kept.record.spec.training
-        self.batch_size, self.precision = 2 * training["batch_size"], training["precision"]
-
-    def answers(self, split: Split) -> Predictions:
-        return self.bed.answers(self.tuned, self.task, self.tokenizer, split, self.kept)
-
-    @cached_property
-    def base(self) -> dict[str, Tensor]:
-        """Every parameter of the model before training, its head included."""
-        return {name: value.detach() for name, value in self.kept.load_base().model.named_parameters()}
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    """Something to be asked of a model, which gives one or several files of answers."""
-
-    files: tuple[str, ...]
-    ask: Callable[[Asked], Sequence[Predictions]]
-    n_passes: float
-    """Forward passes over `n_rows` rows, for the estimate."""
-    n_rows: int
-
-
-def of_rows(file: str, split: Split) -> Query:
-    """What does the model answer to these rows?"""
-    return Query((file,), lambda asked: [asked.answers(split)], 1, len(split))
-
-
-def of_embeddings(files: Sequence[str], split: Split, epsilons: Sequence[float], n_steps: int, seed: int) -> Query:
-    """What does it answer at the worst point near its embeddings? All radii at once, since a larger one goes on from a
-    smaller."""
-
-    def ask(asked: Asked) -> list[Predictions]:
-        found = pgd(
-            asked.tuned, asked.task, asked.task.encode(asked.tokenizer, split), asked.tokenizer.pad_token_id,
-            epsilons, n_steps=n_steps, seed=seed, batch_size=asked.batch_size, precision=asked.precision,
-        )  # fmt: skip
-        return [Predictions(split.ids, split.groups, split.targets, found[epsilon]) for epsilon in epsilons]
-
-    return Query(tuple(files), ask, len(epsilons) * (n_steps * (1 + BACKWARD) + 1), len(split))
-
-
-def of_weights(file: str, split: Split, question: Question, size: float, seed: int, draw: int) -> Query:
-    """What does it answer with noise in its weights?"""
-
-    def ask(asked: Asked) -> list[Predictions]:
-        base = None if question == "all" else asked.base
-        with weight_noise(asked.tuned, question, size, seed=seed, draw=draw, base=base):
-            return [asked.answers(split)]
-
-    return Query((file,), ask, 1, len(split))
-
-
-def lengths_of_changes(bed: Bed, models: Sequence[Model], folder: Path, say: Say) -> dict[str, float]:
-    """How long what each model learnt is, by its key: the length of noise of size 1 on it. Each is measured once."""
-    place = folder / "robustness" / "lengths.json"
-    known: dict[str, float] = read_json(place) if place.exists() else {}
-    for model in models:
-        if model.name not in known:
-            say(f"the length of what {model.kept.label} learnt")
-            asked = Asked(bed, model)
-            with weight_noise(asked.tuned, "trained", 1.0, base=asked.base) as noise:
-                known[model.name] = float(noise.frobenius_norm)
-            write_json(place, known)
-    return known
+    def __str__(self) -> str:
+        left = self.left()
+        n_files = sum(len(query.files) for model, queries in left if model is self.final for query in queries)
+        n_snapshots = sum(model is not self.final for model, _ in left)
+        parts = [f"{n_files} sets of answers"] * bool(n_files) + [f"{n_snapshots} snapshots"] * bool(n_snapshots)
+        return f"{self.final.kept.label}, seed {self.final.kept.seed}: {' and '.join(parts)}"
 
 
 def missing(folder: Path, model: Model, queries: Sequence[Query]) -> list[Query]:
@@ -124,25 +60,95 @@ def missing(folder: Path, model: Model, queries: Sequence[Query]) -> list[Query]
     ]
 
 
-def ask_all(bed: Bed, folder: Path, model: Model, queries: Sequence[Query], say: Say) -> dict[str, str]:
-    """Ask a model whatever is not answered yet, and store each answer; returns the files that it could not give, with
-    the reason."""
-    left = missing(folder, model, queries)
+def run_errand(errand: Errand) -> dict[str, Failed]:
+    """Ask a run's models whatever is not answered yet, and store each answer; by model what it could not give."""
+    left = errand.left()
     if not left:
         return {}
-    if model.snapshot is None:
-        say(f"{model.kept.label}, seed {model.kept.seed}: {sum(len(query.files) for query in left)} sets of answers")
-    asked = Asked(bed, model)
-    failed: dict[str, str] = {}
-    for query in left:
-        try:
-            answers = query.ask(asked)
-        except DeltaproofError as error:
-            failed |= dict.fromkeys(query.files, str(error))
-            continue
-        for file, predictions in zip(query.files, answers, strict=True):
-            if not np.isfinite(predictions.outputs).all():
-                failed[file] = "its answers are not finite"
-                continue
-            write_predictions(answers_path(folder, model.name, file), predictions)
+    asked = Asked(Bed(Store(errand.folder), torch.device(errand.device)), errand.final.kept)
+    failed = {}
+    for model, queries in left:  # the final model comes first: it is what was loaded
+        if model.snapshot is not None:
+            asked.put_snapshot(model.snapshot)
+        known = errand.queries if model is errand.final else errand.on_the_way
+        _remember(asked, errand.folder, model, [query for query in known if isinstance(query, OfRows)])
+        failed[model.name] = _ask(asked, errand.folder, model, queries)
     return failed
+
+
+def _remember(asked: Asked, folder: Path, model: Model, queries: Sequence[OfRows]) -> None:
+    """What the model answered before the study was stopped."""
+    for query in queries:
+        path = answers_path(folder, model.name, query.files[0])
+        if path.exists():
+            asked.remember(query.split, np.asarray(read_predictions(path, "delete it").outputs))
+
+
+def _ask(asked: Asked, folder: Path, model: Model, queries: Sequence[Query]) -> Failed:
+    failed: dict[str, str] = {}
+    for query in queries:
+        open_files = list(query.files)
+        try:
+            for predictions in query.ask(asked):
+                file = open_files.pop(0)
+                path = answers_path(folder, model.name, file)
+                if not np.isfinite(predictions.outputs).all():
+                    failed[file] = "its answers are not finite"
+                elif not path.exists():
+                    write_predictions(path, predictions)
+        except DeltaproofError as error:
+            failed |= dict.fromkeys(open_files, str(error))
+    return failed
+
+
+def n_workers_for(models: Sequence[Model], device: torch.device, wanted: int | None = None) -> int:
+    """How many runs are asked at once: as many as there are cores for the threads of each."""
+    n_threads = max((model.kept.record.spec.training.get("threads", 1) for model in models), default=1)
+    slots = plan_slots(device.type)
+    return min(wanted or max(1, slots.n_workers * slots.n_threads // n_threads), max(1, len(models)))
+
+
+def run_errands(errands: Sequence[Errand], n_workers: int, say: Say) -> dict[str, Failed]:
+    """Run each errand that has something left, several side by side in a process each.
+
+    Raises:
+        DeltaproofError: a process was killed twice, as happens where memory runs out, or met a bug.
+    """
+    left = [errand for errand in errands if errand.left()]
+    if min(n_workers, len(left)) <= 1:
+        found: dict[str, Failed] = {}
+        for errand in left:
+            say(str(errand))
+            found |= run_errand(errand)
+        return found
+    engine = LocalEngine()
+    engine.open_slots(n_workers)
+
+    def one(errand: Errand) -> dict[str, Failed]:
+        say(str(errand))
+        done: dict[str, Failed] = engine.call(run_errand, errand)
+        return done
+
+    with ThreadPoolExecutor(n_workers) as pool:
+        futures = [pool.submit(one, errand) for errand in left]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            engine.stop()
+            raise
+    return {name: failed for future in futures for name, failed in future.result().items()}
+
+
+def lengths_of_changes(bed: Bed, models: Sequence[Model], folder: Path, say: Say) -> dict[str, float]:
+    """How long what each model learnt is, by its key: the length of noise of size 1 on it. Each is measured once."""
+    place = folder / "robustness" / "lengths.json"
+    known: dict[str, float] = read_json(place) if place.exists() else {}
+    for model in models:
+        if model.name not in known:
+            say(f"the length of what {model.kept.label} learnt")
+            asked = Asked(bed, model.kept)
+            with weight_noise(asked.tuned, "trained", 1.0, base=asked.base) as noise:
+                known[model.name] = float(noise.frobenius_norm)
+            write_json(place, known)
+    return known

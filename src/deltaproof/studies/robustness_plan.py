@@ -9,9 +9,9 @@ from deltaproof.data.split import Split
 from deltaproof.robustness.answers import reached
 from deltaproof.robustness.perturbations import EMBEDDING_PGD, PERTURBATIONS
 from deltaproof.robustness.sets import PerturbedSet, write_perturbed
-from deltaproof.robustness.weight_noise import QUESTIONS
-from deltaproof.studies.robustness_answers import Query, of_embeddings, of_rows, of_weights
+from deltaproof.robustness.weight_noise import QUESTIONS, Question
 from deltaproof.studies.robustness_findings import Json
+from deltaproof.studies.robustness_queries import OfEmbeddings, OfRows, OfWeights, Query
 from deltaproof.studies.robustness_sets import (
     WEIGHT_NOISE,
     Attack,
@@ -44,19 +44,15 @@ class Plan:
     """Facts of each set, and `draws`: the names of its answers."""
     contrast: list[Json] = field(default_factory=list)
 
-    def n_passes(self, queries: Sequence[Query]) -> float:
-        """Rows that one model has to answer, a backward pass counted as two forward."""
-        return sum(query.n_passes * query.n_rows for query in queries)
-
 
 def plan_for(rows: Split, attack: Attack, given: Sequence[Given], length: float = 1.0) -> Plan:
-    """The plan without its text sets, which `add_texts` makes and `add_untouched` only counts.
+    """The plan without its text sets, which `add_texts` makes.
 
     Args:
         length: of the noise whose shares `equal_norm` puts into every method alike.
     """
     plan = Plan(f"clean-{rows.fingerprint[:8]}")
-    plan.queries.append(of_rows(plan.clean, rows))
+    plan.queries.append(OfRows((plan.clean,), rows))
     plan.on_the_way.append(plan.queries[0])
     if EMBEDDING_PGD in attack.perturbations and attack.epsilons:
         _add_pgd(plan, rows, attack)
@@ -67,18 +63,21 @@ def plan_for(rows: Split, attack: Attack, given: Sequence[Given], length: float 
     return plan
 
 
-def add_untouched(plan: Plan, rows: Split, attack: Attack) -> None:
-    """As many text sets as there will be, with the rows as they are: for the estimate."""
-    for name in reversed(attack.texts):
-        for strength in reversed(attack.levels(name)):
-            _add_text(plan, name, strength, [rows] * attack.n_draws, attack)
+def add_texts(plan: Plan, rows: Split, attack: Attack) -> list[tuple[Json, list[PerturbedSet]]]:
+    """Perturb the rows and ask for them before all else; returns what was made beside its facts."""
+    made = list(text_sets(rows, attack))
+    return [
+        (_add_text(plan, name, strength, [one.split for one in draws], attack), draws)
+        for name, strength, draws in reversed(made)
+    ]
 
 
-def add_texts(plan: Plan, rows: Split, attack: Attack, folder: Path, tokenizer: Any, task: TextTask) -> None:
-    """Perturb the rows, store the exact texts in the run folder, and ask for them before all else."""
-    for name, strength, draws in reversed(list(text_sets(rows, attack))):
+def store_texts(
+    added: Sequence[tuple[Json, list[PerturbedSet]]], rows: Split, folder: Path, tokenizer: Any, task: TextTask
+) -> None:
+    """Store the exact texts in the run folder, and note how many rows they reach."""
+    for entry, draws in added:
         hits = [int(reached(tokenizer, task, rows, made.split).sum()) for made in draws]
-        entry = _add_text(plan, name, strength, [made.split for made in draws], attack)
         entry["n_reached"] = round(sum(hits) / len(hits))
         entry["files"] = [_store(folder, answers, made) for answers, made in zip(entry["draws"], draws, strict=True)]
         entry["file"] = entry["files"][0]
@@ -95,7 +94,7 @@ def store_given(plan: Plan, given: Sequence[Given], folder: Path) -> None:
 def _add_text(plan: Plan, name: str, strength: float, draws: Sequence[Split], attack: Attack) -> Json:
     kind = PERTURBATIONS[name]
     files = [f"{name}@{strength:g}-{at}-{split.fingerprint[:8]}" for at, split in enumerate(draws)]
-    queries = [of_rows(file, split) for file, split in zip(files, draws, strict=True)]
+    queries: list[Query] = [OfRows((file,), split) for file, split in zip(files, draws, strict=True)]
     entry = {
         **_facts(name, "perturbation", strength, f"share of {kind.unit}", kind.summary, len(draws[0])),
         "promise": kind.promise(len(draws[0].texts[0])), "n_draws": len(draws), "draws": files, "source": kind.source(),
@@ -116,20 +115,21 @@ def _store(folder: Path, answers: str, made: PerturbedSet) -> str:
 
 def _add_pgd(plan: Plan, rows: Split, attack: Attack) -> None:
     epsilons = sorted(set(attack.epsilons))
-    mark = digest([rows.fingerprint, epsilons, attack.pgd_steps, attack.seed])
+    mark = digest([rows.fingerprint, epsilons, attack.pgd_steps, attack.seed, "until wrong"])
     files = [f"{EMBEDDING_PGD}@{epsilon:g}-{mark}" for epsilon in epsilons]
     summary = (
-        f"The token vectors of a row move within a ball, {attack.pgd_steps} gradient steps towards a wrong answer: "
-        f"white-box, and no text at all."
+        f"The token vectors of a row move within a ball, at most {attack.pgd_steps} gradient steps until the answer is "
+        f"wrong: white-box, and no text at all."
     )
     for epsilon, file in zip(epsilons, files, strict=True):
         facts = _facts(EMBEDDING_PGD, "embedding_pgd", epsilon, "share of the embeddings' length", summary, len(rows))
         plan.sets.append({**facts, "n_reached": len(rows), "draws": [file]})
-    plan.queries.append(of_embeddings(files, rows, epsilons, attack.pgd_steps, attack.seed))
+    plan.queries.append(OfEmbeddings(tuple(files), rows, tuple(epsilons), attack.pgd_steps, attack.seed))
 
 
 def _add_noise(plan: Plan, rows: Split, attack: Attack, length: float) -> None:
     mark = digest([rows.fingerprint, attack.seed])
+    asked: dict[tuple[bool, int], list[tuple[str, Question, float]]] = {}
     for question, summary in QUESTIONS.items():
         for share in sorted(set(attack.noise_sizes)):
             size = float(f"{share * length:.3g}") if question == "equal_norm" else share
@@ -138,7 +138,10 @@ def _add_noise(plan: Plan, rows: Split, attack: Attack, length: float) -> None:
             facts = _facts(name, WEIGHT_NOISE, size, NOISE_UNITS[question], summary.capitalize(), len(rows))
             plan.sets.append({**facts, "question": question, "n_draws": attack.noise_draws, "draws": files})
             for draw, file in enumerate(files):
-                plan.queries.append(of_weights(file, rows, question, size, attack.seed, draw))
+                asked.setdefault((question == "all", draw), []).append((file, question, size))
+    for (_, draw), same in asked.items():  # noise that differs in its size alone is drawn once
+        names, sizes = tuple(file for file, _, _ in same), tuple((question, size) for _, question, size in same)
+        plan.queries.append(OfWeights(names, rows, sizes, attack.seed, draw))
 
 
 def _add_given(plan: Plan, one: Given) -> None:
@@ -146,7 +149,7 @@ def _add_given(plan: Plan, one: Given) -> None:
     what = "Contrast sets of the user's." if one.is_contrast else "Rows of the user's own, with their labels."
     facts = {**_facts(one.name, "adversarial", None, "", what, len(one.split)), "paired": False, "draws": [file]}
     (plan.contrast if one.is_contrast else plan.sets).append(facts)
-    plan.queries.append(of_rows(file, one.split))
+    plan.queries.append(OfRows((file,), one.split))
 
 
 def _facts(name: str, kind: str, strength: float | None, unit: str, summary: str, n_examples: int) -> Json:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -36,6 +36,8 @@ ALLOCATOR = {
 
 MEMORY_SHARE = 0.8
 """Of the free memory that trainings may fill together."""
+Do = str | Callable[[Any], Any]
+"""One of the worker's errands by its name, or a function."""
 
 
 class LocalEngine:
@@ -128,8 +130,29 @@ class LocalEngine:
                 raise DeltaproofError(f"`{job.spec.contestant}` must be able to take a step, got an error:\n{value}")
         return Probe(out_of_memory=True)
 
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """What a function makes of its argument in a process of its own; killed, it is tried once more, alone.
+
+        Args:
+            function: of a module's top level, so that the process finds it by its name.
+        Raises:
+            DeltaproofError: the function raised it, met a bug, or was killed twice.
+        """
+        for is_alone in (False, True):
+            kind, value = self._in_process(function, argument, is_alone=is_alone)
+            if kind == "result":
+                return value
+            if kind == "user_error":
+                raise value
+            if kind == "error":
+                raise DeltaproofError(f"`{function.__name__}` must come to its end, got an error:\n{value}")
+        raise DeltaproofError(
+            f"`{function.__name__}` must fit into memory, the system killed its process twice (signal 9); close other "
+            f"programs, or take fewer rows"
+        )
+
     def _in_process(
-        self, errand: str, request: Any, on_progress: OnProgress = ignore, is_alone: bool = False
+        self, errand: Do, request: Any, on_progress: OnProgress = ignore, is_alone: bool = False
     ) -> tuple[str, Any]:
         """What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
         with self._places(self._n_slots if is_alone else 1):
@@ -150,7 +173,7 @@ class LocalEngine:
         finally:
             slots.release(n)
 
-    def _supervised(self, errand: str, request: Any, on_progress: OnProgress) -> tuple[str, Any]:
+    def _supervised(self, errand: Do, request: Any, on_progress: OnProgress) -> tuple[str, Any]:
         ours, theirs = self._context.Pipe()
         with self._starting:  # one at a time, as the main module of this process is hidden meanwhile
             if self._is_stopped:

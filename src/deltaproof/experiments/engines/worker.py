@@ -6,6 +6,7 @@ import runpy
 import signal
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -38,8 +39,8 @@ def stop_if_reading() -> None:
         raise DefinitionsRead
 
 
-def work(errand: str, request: Any, connection: Connection, surroundings: Surroundings) -> None:
-    """Do an errand (`look`, `probe` or `run`) and send what became of it. Dies with its parent."""
+def work(errand: str | Callable[[Any], Any], request: Any, connection: Connection, surroundings: Surroundings) -> None:
+    """Do an errand (`look`, `probe`, `run`, or a function) and send what became of it. Dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(surroundings.environment)
@@ -59,7 +60,9 @@ def work(errand: str, request: Any, connection: Connection, surroundings: Surrou
         send("error", traceback.format_exc(limit=12))
 
 
-def _do(errand: str, request: Any, progress: Any) -> Any:
+def _do(errand: str | Callable[[Any], Any], request: Any, progress: Any) -> Any:
+    if not isinstance(errand, str):
+        return errand(request)
     if errand == "run":
         from deltaproof.experiments.run import run
 
