@@ -3,9 +3,14 @@
 import subprocess
 import sys
 
+import planted_compression as plant
 import pytest
+from page_reader import Page
 from synthetic_robustness import robustness_study
 
+from deltaproof.evidence.over_tasks import over_tasks
+from deltaproof.experiments.suite_text import suite_text
+from deltaproof.records.store import write_json
 from deltaproof.report.suite import SuiteResult
 from deltaproof.report.suite_page import sentences, suite_page
 from deltaproof.report.suite_tables import adversarial, results
@@ -117,3 +122,17 @@ def test_the_page_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def test_compressed_updates_stand_on_the_page_with_the_verdict_over_tasks_and_the_claims(tmp_path):
+    made = document(*TWO)
+    for at, task in enumerate(made["tasks"]):
+        study = plant.compression(shift=0.002 * at)
+        write_json(tmp_path / task["name"] / "studies" / "compression.json", study)
+    made["compression"] = over_tasks(tmp_path, made)
+    assert made["compression"]["tasks"] == ["sst2", "boolq"]  # scores that are no fractions are not averaged
+    text = suite_page(made)
+    Page(text)
+    for words in ('<a href="#compression">', "What compressed updates retain", "8 to 50 times smaller at little loss"):
+        assert words in text
+    assert "compressed updates, over" in suite_text(made)

@@ -14,7 +14,6 @@ from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Cell, Grid, Section
 from deltaproof.report.numbers import SIGNS, interval, sentence
 from deltaproof.report.suite import SuiteResult
-from deltaproof.studies.compression_text import scale_words
 
 Found = dict[str, Any]
 _SHAPES = ("diamond", "circle", "square", "up", "down", "plus")
@@ -89,8 +88,8 @@ def _description(rows: list[Found]) -> str:
 def table(found: Found, titles: dict[str, str]) -> Grid:
     """Score retained by method and density, a column for each task."""
     tasks = found["tasks"]
-    columns = ("Density", "Of fp16", "Of fp32", "Of all as stored", *(titles.get(name, name) for name in tasks),
-               "Difference over tasks", "Verdict", "Retained, %", "Of the gain, %")  # fmt: skip
+    columns = ("Density", "Of fp16", "Of fp32", "Of all as stored", "Difference over tasks", "Verdict", "Retained, %",
+               "Of the gain, %", *(titles.get(name, name) for name in tasks))  # fmt: skip
     sections = []
     for ends_of in found["methods"]:
         method = ends_of["method"]
@@ -107,27 +106,26 @@ def table(found: Found, titles: dict[str, str]) -> Grid:
         f"Scope and scale by validation. {'One kept model each. ' if seeds == {1} else ''}Signs: "
         f"{', '.join(f'{SIGNS[v]} {v}' for v in ('better', 'equivalent', 'worse', 'cannot tell'))}."
     )
-    return Grid("What compressed updates retain", columns, tuple(sections), (0, len(columns) - 3), note)
+    return Grid("What compressed updates retain", columns, tuple(sections), (0, 5), note)
 
 
 def _row(row: Found, tasks: list[str]) -> tuple[Cell, ...]:
     return (
         Cell(row["density"]),
         *(Cell(f"{row[field]:.1f} ×") for field in ("fp16_ratio", "fp32_ratio", "stored_ratio")),
-        *(_task(row["tasks"].get(name)) for name in tasks),
         _reach(row["difference"], True),
         Cell(row["verdict"], row["note"], row["verdict"].replace(" ", "-"), SIGNS[row["verdict"]]),
         _reach(row["retained"], False),
         Cell(_reach(row["gain_retained"], False).text, f"{row['n_gains']} tasks"),
+        *(_task(row["tasks"].get(name)) for name in tasks),
     )
 
 
 def _task(found: Found | None) -> Cell:
     if found is None:
         return Cell("–")
-    chosen = "; ".join(scale_words(name) for name in found["chosen"])
     gap = wording.signed(found["difference"], "fraction")
-    return Cell(wording.score(found["score"], "fraction"), f"{gap} {SIGNS[found['verdict']]} {chosen}")
+    return Cell(wording.score(found["score"], "fraction"), f"{gap} {SIGNS[found['verdict']]}")
 
 
 def _reach(found: dict[str, float] | None, with_sign: bool) -> Cell:
