@@ -20,6 +20,7 @@ from deltaproof.cli import (
     inspect,
     listing,
     low_rank,
+    merge,
     predict,
     report,
     scale,
@@ -31,7 +32,7 @@ from deltaproof.cli import (
 from deltaproof.errors import ConfigError, DeltaproofError
 
 DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-GOES_ON = ("attack", "capacity", "compare", "demo", "scale", "suite", "train")
+GOES_ON = ("attack", "capacity", "compare", "demo", "merge", "scale", "suite", "train")
 
 
 class Commands(TyperGroup):
@@ -78,6 +79,7 @@ app.command("evidence")(evidence.evidence)
 app.command("compress")(compress.compress)
 app.command("inspect")(inspect.inspect)
 app.command("decompress")(decompress.decompress)
+app.command("merge")(merge.merge)
 app.command("ship")(ship.ship)
 app.command("gate")(gate.gate)
 app.command("extract")(low_rank.extract)

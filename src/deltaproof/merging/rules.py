@@ -4,10 +4,12 @@ Weights are per expert, density is the share of entries that is kept, 0 < densit
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from deltaproof.compression.topk import Cut, find_cut
 from deltaproof.errors import ConfigError, nearest
 
 Rule = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
@@ -20,10 +22,20 @@ def weighted(changes: Tensor, weights: Tensor) -> Tensor:
 
 def trimmed(changes: Tensor, density: float) -> Tensor:
     """Each expert's largest entries; the others are 0. Of n entries floor(density n) are kept."""
-    flat = changes.flatten(1)
-    kept = torch.zeros_like(flat)
-    k = int(density * flat.shape[1])
-    return kept.scatter_(1, flat.abs().topk(k, dim=1).indices, 1.0).mul_(flat).view_as(changes)
+    return torch.stack([keep_largest(one, largest(one, density)) for one in changes])
+
+
+def largest(change: Tensor, density: float) -> Cut:
+    """Where one change is cut so that floor(density n) of its n entries are kept."""
+    flat = change.detach().cpu().float().flatten().numpy()
+    return find_cut(lambda: [flat], int(density * flat.size))
+
+
+def keep_largest(change: Tensor, cut: Cut) -> Tensor:
+    """A change with 0 in place of what lies below the cut; of equal entries those that come first are kept."""
+    flat = change.detach().cpu().float().contiguous().flatten()
+    kept = torch.from_numpy(replace(cut).signs(flat.numpy())).ne(0)
+    return (flat * kept).view(change.shape).to(change)
 
 
 def dropped(changes: Tensor, density: float, generator: torch.Generator) -> Tensor:

@@ -50,11 +50,17 @@ def load_tuned(
     """
     task, spec = facts_of(folder)
     is_full = spec["method"]["name"] == "full"
-    source = str(Path(folder).resolve()) if is_full else base
+    source = str(Path(folder).resolve()) if is_full else base or _beside(Path(folder), spec)
     tuned = attach_anew(task, spec, trust_remote_code, source, what=f"`{folder}`")
     if not is_full:
         tuned.load_state(_read_tensors(Path(folder) / TENSORS))
     return tuned.eval(), task, spec
+
+
+def _beside(folder: Path, spec: dict[str, Any]) -> str | None:
+    """The base of a tuned model that is kept within it, such as a further head over a merged model; else None."""
+    place = spec["model"].get("beside")
+    return str((folder.resolve() / place).resolve()) if place else None
 
 
 def attach_anew(

@@ -11,12 +11,12 @@ import numpy as np
 
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.split import Split
-from deltaproof.data.splits import nested_sample, quantile_bins, row_keys
 from deltaproof.errors import ConfigError, DataError, nearest
 from deltaproof.robustness.perturbations import EMBEDDING_PGD, PERTURBATIONS
 from deltaproof.robustness.sets import PerturbedSet, perturb_split, read_adversarial, write_rows
 from deltaproof.robustness.weight_noise import QUESTIONS
 from deltaproof.seeding import sub_seed
+from deltaproof.studies.grounds import drawn_by_class
 
 WEIGHT_NOISE = "weight_noise"
 ALL = (*PERTURBATIONS, EMBEDDING_PGD, WEIGHT_NOISE)
@@ -161,14 +161,7 @@ def _check_groups(source: str, groups: list[str] | None, column: str | None, is_
 
 def chosen_rows(test: Split, kind: str, attack: Attack) -> Split:
     """The test rows that are perturbed: all, or a sample by class that other choices of the study leave as it is."""
-    if attack.max_examples is None or attack.max_examples >= len(test):
-        return test
-    if kind == "classification":
-        present = test.targets == np.unique(test.targets)
-    else:
-        present = test.targets > 0 if kind == "multilabel" else quantile_bins(test.targets[:, 0])
-    keys = row_keys(test.texts, attack.seed, "robustness")
-    return test.take(nested_sample(present, keys, attack.max_examples))
+    return drawn_by_class(test, kind, attack.max_examples, attack.seed, "robustness")
 
 
 def text_sets(rows: Split, attack: Attack) -> Iterator[tuple[str, float, list[PerturbedSet]]]:

@@ -31,7 +31,7 @@ def adapter_deltas(base: Checkpoint, folder: Path, skeleton: Skeleton | None = N
     config = read_json_file(folder / CONFIG)
     _check(config, folder)
     adapter = Checkpoint(folder, [folder / TENSORS])
-    names = {name: _plain(name) for name in adapter}
+    names = {name: plain_name(name) for name in adapter}
     if skeleton is None:
         modules = {found[1] for name in names.values() if (found := _PIECE.match(name))}
         skeleton = Skeleton(common_prefix(base, [f"{path}.weight" for path in modules]))
@@ -162,7 +162,7 @@ def _check(config: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A tensor's name in the model itself, peft's wrappers taken off."""
     name = name.removeprefix("base_model.model.")
     return name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")
