@@ -243,3 +243,19 @@ def test_without_the_extra_onnx_says_what_to_install(run_folder, tmp_path, monke
     assert result.exit_code == 1
     assert "pip install 'deltaproof[onnx]'" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gates_of_a_run_s_model_are_kept_for_its_report_the_last_outcome_of_each_question(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run", symlinks=True)
+    source = of(tmp_path / "run", "lora(rank=2)")
+    for overwrite in (False, True):
+        ship(source, "merged", tmp_path / "out", overwrite=overwrite)
+    spec = json.loads((source / "deltaproof.json").read_text())["spec"]
+    told = CliRunner().invoke(app, ["gate", spec["model"]["name"], str(source), str(tmp_path / "out"), "--json"])
+    assert told.exit_code == 0, told.output
+    runs = json.loads((tmp_path / "run" / "studies" / "gates.json").read_text())["runs"]
+    assert [(run["what"], run["contestant"], run["holds"]) for run in runs] == [
+        ("export as merged", "lora(rank=2)", True), ("check of out", "lora(rank=2)", True)
+    ]  # fmt: skip
+    assert runs[1]["gates"] == json.loads(told.stdout)["gates"]
+    assert "export as merged of lora(rank=2)" in (tmp_path / "out" / "report.html").read_text()
