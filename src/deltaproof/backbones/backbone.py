@@ -37,6 +37,8 @@ class Backbone:
     """Roles that the model has but no site can stand for, with the reason."""
     hidden_sites: tuple[Site, ...] = ()
     """Sites that the model has, but that a method around the asking one keeps from it."""
+    brings_head: bool = False
+    """Whether the checkpoint is a classifier for these labels, so that the head starts as its own."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results should know about this model."""
 

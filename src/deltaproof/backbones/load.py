@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from deltaproof.backbones.backbone import Backbone
@@ -66,7 +67,8 @@ def load_backbone(
     start_afresh(model, lacked, seed)
     head = head_paths(model, lacked, is_classifier)
     notes = _notes(model, lacked, is_classifier, n_outputs)
-    return as_backbone(model, tokenizer, name_or_path, head, source.revision, source.fingerprint(), notes)
+    found = as_backbone(model, tokenizer, name_or_path, head, source.revision, source.fingerprint(), notes)
+    return replace(found, brings_head=is_classifier and not lacked & output_parameters(model, n_outputs))
 
 
 def as_backbone(

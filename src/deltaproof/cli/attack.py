@@ -137,7 +137,7 @@ def attack(
     settings = Attack(
         perturbations={"all": ALL, "none": ()}.get(perturbations.strip(), _names(perturbations)),
         n_draws=draws, pgd_steps=pgd_steps, noise_draws=noise_draws, adversarial=tuple(adversarial or ()),
-        contrast=tuple(contrast or ()), text=text, label=label, group=group, label_names=_label_names(label_names),
+        contrast=tuple(contrast or ()), text=text, label=label, group=group, label_names=read_label_names(label_names),
         max_examples=max_examples, seed=seed or 0,
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
@@ -166,7 +166,7 @@ def _shares(text: str | None, option: str) -> tuple[float, ...] | None:
     return found
 
 
-def _label_names(text: str | None) -> dict[str, str]:
+def read_label_names(text: str | None) -> dict[str, str]:
     """`0=negative,1=positive`, or a JSON object."""
     if text is None:
         return {}

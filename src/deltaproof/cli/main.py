@@ -18,6 +18,7 @@ from deltaproof.cli import (
     gate,
     importing,
     inspect,
+    interpolate,
     listing,
     low_rank,
     merge,
@@ -32,7 +33,7 @@ from deltaproof.cli import (
 from deltaproof.errors import ConfigError, DeltaproofError
 
 DONE, OUR_ERROR, WRONG_USAGE, GATE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-GOES_ON = ("attack", "capacity", "compare", "demo", "merge", "scale", "suite", "train")
+GOES_ON = ("attack", "capacity", "compare", "demo", "interpolate", "merge", "scale", "suite", "train")
 
 
 class Commands(TyperGroup):
@@ -79,6 +80,7 @@ app.command("evidence")(evidence.evidence)
 app.command("compress")(compress.compress)
 app.command("inspect")(inspect.inspect)
 app.command("decompress")(decompress.decompress)
+app.command("interpolate")(interpolate.interpolate)
 app.command("merge")(merge.merge)
 app.command("ship")(ship.ship)
 app.command("gate")(gate.gate)

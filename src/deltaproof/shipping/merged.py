@@ -29,15 +29,15 @@ from deltaproof.merging.body import Head
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import read_json, write_atomically, write_json
 from deltaproof.saving.folder import FACTS, TENSORS, load_tuned
-from deltaproof.saving.transformers_folder import save_model_folder
 from deltaproof.shipping import gates as g
 from deltaproof.shipping.check import check
 from deltaproof.shipping.extract import extract
 from deltaproof.shipping.folders import EVIDENCE
 from deltaproof.shipping.gate import Gate, all_hold
-from deltaproof.shipping.opening import answers_of, open_model_folder, open_on_base
+from deltaproof.shipping.opening import answers_of, open_on_base
 from deltaproof.shipping.place import check_place, neighbour, put_in_place
 from deltaproof.shipping.probes import TEXTS, as_rows
+from deltaproof.shipping.whole import TO_THE_BIT, save_whole, write_whole
 from deltaproof.studies.merge_record import STAGE, WHOLE, in_words
 from deltaproof.studies.merging import MergeRun
 from deltaproof.studies.robustness_sets import file_name
@@ -141,26 +141,10 @@ def _base_facts(run: MergeRun) -> dict[str, Any]:
     return {"name": first.base, "fingerprint": first.fingerprint, "revision": first.revision or ""}
 
 
-def _save_whole(head: Head, folder: Path) -> None:
-    """A `transformers` folder; the tokenizer with the inputs that training gave the model."""
-    backbone = head.backbone
-    tokenizer = backbone.tokenizer
-    tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)
-    with quiet():
-        save_model_folder(backbone, head.task.labels, folder)
-
-
 def _write_model(run: MergeRun, head: Head, folder: Path, say: Say) -> list[Gate]:
-    _save_whole(head, folder)
-    spec = _spec(run, head, _base_facts(run), WHOLE)
-    write_json(folder / FACTS, {"format": 1, "spec": asdict(spec), "task": head.task.to_json()})
     say("asking the gates")
-    rows = as_rows(head.backbone.tokenizer, TEXTS)
-    gates = check(run.sources[0].base, folder)
-    found = open_model_folder(folder).answers(rows)
-    before = answers_of(head.backbone.model, rows)
-    why = "to the bit, since nothing may happen on the way to disk and back"
-    return [*gates, g.answers_are_equal("reload equals memory", before, found, 0.0, why)]
+    spec = _spec(run, head, _base_facts(run), WHOLE)
+    return write_whole(head.backbone, head.task, spec, run.sources[0].base, folder)
 
 
 def _write_head(run: MergeRun, head: Head, whole: Path, out: Path, folder: Path, say: Say) -> list[Gate]:
@@ -179,9 +163,8 @@ def _write_head(run: MergeRun, head: Head, whole: Path, out: Path, folder: Path,
     write_json(folder / FACTS, {"format": 1, "spec": asdict(spec), "task": head.task.to_json()})
     rows = as_rows(head.backbone.tokenizer, TEXTS)
     tuned, _, _ = load_tuned(folder)
-    why = "to the bit, since nothing may happen on the way to disk and back"
     before, found = answers_of(head.backbone.model, rows), answers_of(tuned, rows)
-    return [g.answers_are_equal(f"{head.name}: reload equals memory", before, found, 0.0, why)]
+    return [g.answers_are_equal(f"{head.name}: reload equals memory", before, found, 0.0, TO_THE_BIT)]
 
 
 def _write_adapter(run: MergeRun, head: Head, folder: Path, say: Say) -> list[Gate]:
@@ -190,7 +173,7 @@ def _write_adapter(run: MergeRun, head: Head, folder: Path, say: Say) -> list[Ga
     base = run.sources[0].base
     with tempfile.TemporaryDirectory(prefix="deltaproof-") as temporary:
         whole = Path(temporary) / "whole"
-        _save_whole(head, whole)
+        save_whole(head.backbone, head.task.labels, whole)
         say(f"cutting to rank {run.recipe.rank}")
         extract(base, whole, run.recipe.rank, Path(temporary) / "adapter")
         folder.mkdir(exist_ok=True)
