@@ -99,6 +99,29 @@ def merging(*merges: dict[str, Any]) -> dict[str, Any]:
     return {"format": 1, "metric": "accuracy", "unit": "fraction", "merges": list(merges)}
 
 
+def interpolation() -> dict[str, Any]:
+    """Clean rows are best at 0.5, shifted ones at 0.25."""
+
+    def gap(verdict: str, mean: float) -> dict[str, Any]:
+        return {"difference": mean, "low": mean - 0.02, "high": mean + 0.02, "n": 240, "verdict": verdict, "note": ""}
+
+    def rows(name: str, role: str, scores: Sequence[float]) -> dict[str, Any]:
+        gaps = [None if at == len(scores) - 1 else gap("cannot tell", score - scores[-1])
+                for at, score in enumerate(scores)]  # fmt: skip
+        return {"name": name, "role": role, "n": 240, "score": list(scores), "loss": [0.5] * len(scores),
+                "difference": gaps}  # fmt: skip
+
+    return {
+        "format": 1, "metric": "accuracy", "unit": "fraction",
+        "models": [{
+            "key": "full-0", "contestant": "full", "seed": 0, "head": "kept", "alphas": [0.0, 0.25, 0.5, 1.0],
+            "sets": [rows("validation", "validation", (0.5, 0.8, 0.92, 0.9)),
+                     rows("shift <1>", "shift", (0.5, 0.7, 0.68, 0.6))],
+            "best_clean": 0.5, "without_regression": {"shift <1>": 0.5}, "written": [],
+        }],
+    }  # fmt: skip
+
+
 def gates() -> dict[str, Any]:
     def gate(name: str, number: float | None, holds: bool | None, reason: str = "") -> dict[str, Any]:
         threshold = None if number is None else 0.0001

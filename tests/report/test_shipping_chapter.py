@@ -63,6 +63,27 @@ def test_the_page_holds_the_chapter_with_every_word_escaped(table_of: Callable[.
         assert word in text
 
 
+def test_the_curve_between_base_and_tuned_is_drawn_along_the_change_and_clean_against_shifted(
+    table_of: Callable[..., Table],
+) -> None:
+    study = put(table_of(**METHODS), interpolation=plant.interpolation())
+    chapter = shipping(study)
+    assert chapter is not None
+    [figure] = chapter.figures
+    assert [panel.heading for panel in figure.panels] == [
+        "full, seed 0: along the change", "full, seed 0: clean against shifted"
+    ]  # fmt: skip
+    assert "validation from 50.0 at alpha 0 to 90.0 at alpha 1" in figure.panels[0].description
+    rows = figure.data.sections[0].rows
+    assert [row[1].detail for row in rows if row[1].detail] == [
+        "best on validation",
+        "best here, none lost on validation",
+    ]
+    text = page(study.table)
+    Page(text)
+    assert "shift &lt;1&gt;" in text
+
+
 def test_merges_without_a_look_at_the_test_rows_show_validation(table_of: Callable[..., Table]) -> None:
     study = put(table_of(**METHODS), merging=plant.merging(plant.merge("a", True, test=None)))
     chapter = shipping(study)

@@ -233,3 +233,16 @@ def test_the_command_takes_one_task_at_a_time(made, tmp_path):
     both = CliRunner().invoke(app, [*options, "-o", str(tmp_path / "x.dpz")])
     assert both.exit_code == 2
     assert "no two" in both.output
+
+
+def test_scales_may_be_chosen_on_fewer_rows_and_all_test_rows_are_asked_all_the_same(kept_run, tmp_path):
+    shutil.copytree(kept_run, tmp_path / "run")
+    few = Settings(densities=(0.5,), alphas=("auto",), scopes=("per_tensor",), rows=6)
+    found = compression(tmp_path / "run", few, ["lora(rank=2)"])
+    bed = Bed(Store(tmp_path / "run"), torch.device("cpu"))
+    for model in found["models"]:
+        score = model["densities"][0]["points"]["per_tensor:auto"]["validation"]
+        assert (6 * score) % 1 == pytest.approx(0)
+    assert found["contestants"][0]["densities"]["0.5"]["n_units"] == bed.dataset.test.n_rows
+    with pytest.raises(ConfigError, match="rows >= 2"):
+        compression(tmp_path / "run", Settings(rows=1))

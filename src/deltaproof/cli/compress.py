@@ -48,6 +48,10 @@ def compress(
             "test rows; stored for the report.",
         ),
     ] = False,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", min=2, help="Of --study: validation rows to choose on. \\[default: all]"),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +109,7 @@ def compress(
             "one of a file to write (`-o expert.dpz`), `--sweep` and `--study` must be given, and no two; choose one"
         )
     if study:
-        _study(tuned, density, alpha, scope, start, embeddings, device, json, quiet)
+        _study(tuned, density, alpha, scope, start, embeddings, rows, device, json, quiet)
         return
     chosen = read_choices(density, alpha, scope or "per_tensor", start, sweep)
     place = pick_device(device or "auto")
@@ -122,7 +126,7 @@ def compress(
 
 def _study(
     run: Path, density: str | None, alpha: str | None, scope: str | None, start: str | None, embeddings: bool,
-    device: str | None, json: bool, quiet: bool,
+    rows: int | None, device: str | None, json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from deltaproof.cli.output import emit, say_to
     from deltaproof.compression.folder import read_choices
@@ -136,6 +140,7 @@ def _study(
     settings = Settings(
         chosen[0].densities if density else DENSITIES, chosen[0].alphas if alpha else ALPHAS,
         tuple(each.scope for each in chosen), start=chosen[0].start or "init", embeddings=embeddings,
+        rows=rows,
     )  # fmt: skip
     found = compression(run, settings, device=pick_device(device or "auto"), say=say_to(quiet))
     emit(found if json else compression_text(found), as_json=json, quiet=quiet)

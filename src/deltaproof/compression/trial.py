@@ -14,6 +14,7 @@ from deltaproof.compression.restore import restored
 from deltaproof.compression.source import Source
 from deltaproof.compression.tuned_source import Start, TunedSource
 from deltaproof.data.run_folder import read_dataset
+from deltaproof.data.split import Split
 from deltaproof.errors import DataError
 from deltaproof.evaluation.predict import predict
 from deltaproof.methods.tuned import Tuned
@@ -46,6 +47,10 @@ class Trial:
         """The score with these tensors, by name, in place of the tuned ones."""
         self.put(tensors)
         return self.here()
+
+    def choose_on(self, rows: Split) -> None:
+        """Score on these rows from now on."""
+        self._rows = self.task.encode(self.tuned.backbone.tokenizer, rows)
 
     def here(self) -> float:
         """The score with the tensors that stand in the model now."""

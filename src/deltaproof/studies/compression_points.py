@@ -23,11 +23,12 @@ from deltaproof.compression.source import Source
 from deltaproof.compression.sweep import Alpha
 from deltaproof.compression.trial import Trial, open_trial
 from deltaproof.compression.tuned_source import Start
-from deltaproof.errors import CompressionError
+from deltaproof.errors import CompressionError, ConfigError
 from deltaproof.records.record import Predictions
 from deltaproof.records.store import read_json, read_predictions, write_json, write_predictions
 from deltaproof.studies.compression_findings import BASE, BEFORE, PRUNED, STC, WITHOUT
 from deltaproof.studies.dropped import dropped, taken_apart
+from deltaproof.studies.grounds import drawn_by_class
 from deltaproof.studies.kept_models import Bed, KeptModel
 from deltaproof.studies.same_head import below_the_head
 
@@ -50,6 +51,8 @@ class Settings:
     start: Start = "init"
     embeddings: bool = False
     """Of a full update: embeddings too."""
+    rows: int | None = None
+    """Validation rows to choose on, drawn by class; all when left out."""
 
     def check(self) -> None:
         """Whether they are in their ranges.
@@ -57,6 +60,8 @@ class Settings:
         Raises:
             ConfigError: one is not.
         """
+        if self.rows is not None and self.rows < 2:
+            raise ConfigError(f"`rows >= 2` must hold, got {self.rows}; some hundreds tell scales apart")
         for density in self.densities:
             for alpha in self.alphas:
                 for scope in self.scopes:
@@ -65,7 +70,8 @@ class Settings:
     @property
     def variant(self) -> str:
         """What points of other densities, scopes and scales share."""
-        return f"{self.start}-embeddings" if self.embeddings else self.start
+        rows = [] if self.rows is None else [f"{self.rows}-rows"]
+        return "-".join([self.start, *(["embeddings"] if self.embeddings else []), *rows])
 
     @property
     def choices(self) -> list[str]:
@@ -103,6 +109,9 @@ class Expert:
             self.kept.folder, settings.start, embeddings=settings.embeddings, device=self.bed.device
         )
         assert trial is not None, "the data of a run folder lie in it"
+        validation = self.bed.dataset.validation
+        if settings.rows is not None and settings.rows < len(validation):
+            trial.choose_on(drawn_by_class(validation, trial.task.kind, settings.rows, 0, "compression"))
         return source, trial
 
     @property

@@ -2,19 +2,19 @@
 
 from deltaproof.report.chapter import Chapter
 from deltaproof.report.figure import Figure
-from deltaproof.report.figures import compression_dropped, compression_sizes, merges
+from deltaproof.report.figures import compression_dropped, compression_sizes, interpolation, merges
 from deltaproof.report.gates_table import gates_table
 from deltaproof.report.grid import Grid
 from deltaproof.report.numbers import sentence
 from deltaproof.report.study import Study
 from deltaproof.studies.compression_text import sentences
 
-STUDIED = ("compression", "merging", "gates")
+STUDIED = ("compression", "merging", "interpolation", "gates")
 
 
 def shipping(study: Study) -> Chapter | None:
     """None where nothing was compressed, merged or asked of gates."""
-    compressed, merged, gated = (study.studies.get(name) for name in STUDIED)
+    compressed, merged, between, gated = (study.studies.get(name) for name in STUDIED)
     blocks: list[Figure | Grid | None] = []
     lead: list[str] = []
     notes: list[str] = []
@@ -32,6 +32,8 @@ def shipping(study: Study) -> Chapter | None:
             notes.append("One kept model of each method was compressed: nothing is said of other seeds.")
     if merged and merged["merges"]:
         blocks += [merges.figure(merged)]
+    if between and between["models"]:
+        blocks += [interpolation.figure(between)]
     if gated and gated["runs"]:
         blocks += [gates_table(gated)]
         lead.append(_gates(gated["runs"]))
