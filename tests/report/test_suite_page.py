@@ -136,3 +136,7 @@ def test_compressed_updates_stand_on_the_page_with_the_verdict_over_tasks_and_th
     for words in ('<a href="#compression">', "What compressed updates retain", "8 to 50 times smaller at little loss"):
         assert words in text
     assert "compressed updates, over" in suite_text(made)
+    assert 'id="compression-over-tasks"' in text
+    alone = {**made, "tasks": made["tasks"][:1]}
+    alone["compression"] = over_tasks(tmp_path, alone)
+    assert 'id="compression-over-tasks"' not in suite_page(alone)  # one task has no interval over tasks

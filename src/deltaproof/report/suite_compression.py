@@ -25,7 +25,8 @@ def blocks(document: dict[str, Any], suite: SuiteResult) -> list[Figure | Grid]:
     if not found:
         return []
     titles = {task.name: task.title for task in suite.run}
-    return [figure(found), table(found, titles), claims(found), measured(found)]
+    drawn = figure(found)
+    return [*([drawn] if drawn.panels else []), table(found, titles), claims(found), measured(found)]
 
 
 def figure(found: Found) -> Figure:
@@ -37,14 +38,16 @@ def figure(found: Found) -> Figure:
         (Cell(row["method"]), Cell(row["density"]), Cell(f"{row['fp16_ratio']:.1f}"), _reach(row["difference"], True))
         for row in rows
     ]
-    panels = [Panel("", _description(rows), *(_draw(rows, styles, found, width) for width in (PAGE, PANEL)))]
+    panels = []
+    if rows:
+        panels = [Panel("", _description(rows), *(_draw(rows, styles, found, width) for width in (PAGE, PANEL)))]
     return Figure(
         "compression-over-tasks",
         "How much smaller, and what it costs over the tasks",
         f"Each mark is a method at one density: the ratio of its compressed tensors to fp16, and the mean difference "
         f"of its test score to that of the updates as tuned, over {len(found['tasks'])} tasks. Bars are 95 % intervals "
         f"over tasks. The band holds differences within the margin of {wording.amount(found['margin'], 'fraction')}.",
-        tuple(panels) if rows else (),
+        tuple(panels),
         Grid("Differences over the tasks", ("Method", "Density", "Times smaller than fp16", "Difference, points"),
              (Section(tuple(lines)),), (0, 1)),
         tuple(styles.items()),

@@ -67,8 +67,8 @@ def dropped(whole: Sequence[Whole], tuned: Tuned, base: Mapping[str, Tensor]) ->
 
     Returns:
         relative error and cosine over all matrices and by role; the share that is left of the 1st, 2nd, … direction,
-        averaged over matrices, with that direction's share of the energy; and `beside`, the energy of what is new, as a
-        share of the whole update's.
+        a mean over matrices that weighs each by the energy that it has there, with these directions' share of all
+        energy; and `beside`, the energy of what is new, as a share of the whole update's.
     """
     now = deltas_of(tuned, base)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(5))
@@ -86,13 +86,13 @@ def dropped(whole: Sequence[Whole], tuned: Tuned, base: Mapping[str, Tensor]) ->
         taken += energy
         beside += float(change.square().sum() - along.square().sum())
         for at in _positions(len(s)):
-            left[at].append((float(along[at] / s[at]), float(s[at].square()) / energy))
+            left[at].append((float(along[at] * s[at]), float(s[at].square())))
     total = sum(sums.values(), np.zeros(5))
-    directions = [
-        {"direction": at + 1, "left": share, "energy": energy, "n_matrices": len(left[at])}
-        for at in sorted(left)
-        for share, energy in [np.mean(left[at], axis=0).tolist()]
-    ]
+    directions = []
+    for at, found in sorted(left.items()):
+        kept, whole_energy = np.sum(found, axis=0).tolist()
+        share = _share(whole_energy, taken)
+        directions.append({"direction": at + 1, "left": kept / whole_energy, "energy": share, "n_matrices": len(found)})
     roles = [{"role": role, "n_values": int(found[0]), "energy": _share(found[1], total[1]), **_ratios(found)}
              for role, found in sums.items()]  # fmt: skip
     return {**_ratios(total), "roles": roles, "directions": directions, "beside": _share(beside, taken)}

@@ -41,7 +41,8 @@ def figure(result: Result) -> Figure:
         "What is left of the update's directions",
         "The change of each weight matrix is a sum of singular directions, the first the strongest. A mark is how much "
         "of a direction the compressed update still has along it: 1 all of it, 0 nothing, more than 1 too much, which "
-        "a large scale brings about. Averages over matrices, at the scale that was chosen; embeddings are left out.",
+        "a large scale brings about. Means over matrices, weighed by their energy there, at the "
+        "scale that was chosen; large embeddings are left out.",
         panels,
         Grid("Directions by density", ("Method", "Density", "Direction", "Left", "Energy of the direction"),
              (Section(tuple(lines)),), (0, 1)),
