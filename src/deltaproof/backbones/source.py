@@ -5,6 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from deltaproof.carried import carried_folder
 from deltaproof.errors import BackboneError, MissingExtraError
 
 ALIASES = ("minilm", "demo")
@@ -25,6 +26,11 @@ class Source:
     def weight_files(self) -> list[Path]:
         return sorted(path for pattern in _WEIGHTS for path in self.folder.glob(pattern))
 
+    @property
+    def files(self) -> list[Path]:
+        """All that makes up the model: configuration, weights, tokenizer, and code that comes with it."""
+        return sorted({path for pattern in _WANTED for path in self.folder.glob(pattern) if path.is_file()})
+
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of SHA-256 over configuration and weights."""
         digest = hashlib.sha256()
@@ -41,7 +47,10 @@ def find_source(name: str, revision: str | None = None) -> Source:
         BackboneError: nothing is there, it cannot be reached, or it holds no safetensors weights.
         MissingExtraError: the demo's model is not installed.
     """
-    if name in ALIASES:
+    carried = carried_folder(name)
+    if carried is not None:
+        source = Source(carried, "")
+    elif name in ALIASES:
         source = Source(_demo_folder(), "")
     elif Path(name).expanduser().is_dir():
         source = Source(Path(name).expanduser(), "")

@@ -24,9 +24,11 @@ Workers = Annotated[
 ]
 Engine = Annotated[
     str | None,
-    typer.Option("--engine", help="Where trainings run: local. \\[default: local]"),
+    typer.Option("--engine", help="Where trainings run: local, or ray for a Ray cluster. \\[default: local]"),
 ]
-Address = Annotated[str | None, typer.Option("--address", help="Of the engine's cluster.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="HOST:PORT of the Ray cluster. \\[default: this machine's]")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 
 _DATA, _PROTOCOL, _TRAINING, _OUTPUT = "Data", "Protocol", "Training", "Output"
@@ -106,6 +108,12 @@ DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="Leave out rows wi
 Trials = Annotated[
     int | None,
     typer.Option("--trials", help="Learning rates tried per method. \\[default: 4]", rich_help_panel=_PROTOCOL),
+]
+Tuning = Annotated[
+    str | None,
+    typer.Option(
+        "--tuning", help="grid, or halving: stop trials that cannot win. \\[default: grid]", rich_help_panel=_PROTOCOL
+    ),
 ]
 LearningRates = Annotated[
     str | None,
@@ -190,6 +198,12 @@ Keep = Annotated[
     str | None,
     typer.Option(
         "--keep", help="Tuned models to keep: best, all, none, or snapshots. \\[default: best]", rich_help_panel=_OUTPUT
+    ),
+]
+Reuse = Annotated[
+    str | None,
+    typer.Option(
+        "--reuse", help="Take over finished runs of equal settings from these run folders.", rich_help_panel=_PROTOCOL
     ),
 ]
 DryRun = Annotated[

@@ -32,6 +32,7 @@ def suite(
     margin: o.Margin = None,
     seeds: o.Seeds = None,
     trials: o.Trials = None,
+    tuning: o.Tuning = None,
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
     precision: o.Precision = None,
@@ -70,9 +71,9 @@ def suite(
 
     given: dict[str, Any] = {
         "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
-        "max_length": max_length, "margin": margin, "seeds": seeds, "trials": trials, "epochs": epochs,
-        "batch_size": batch_size, "precision": precision, "seed": seed, "device": device, "workers": workers,
-        "engine": engine, "address": address,
+        "max_length": max_length, "margin": margin, "seeds": seeds, "trials": trials, "tuning": tuning,
+        "epochs": epochs, "batch_size": batch_size, "precision": precision, "seed": seed, "device": device,
+        "workers": workers, "engine": engine, "address": address,
     }  # fmt: skip
     overrides = {key: value for key, value in given.items() if value is not None}
     folder = out or Path("runs") / plan.stem

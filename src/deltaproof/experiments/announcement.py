@@ -22,7 +22,7 @@ def _facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{model['name']} ({wording.count(model['n_parameters'])} parameters)"),
         ("data", f"{data['name']}: {purposes}"),
         ("question", f"is any contestant as good as {experiment['reference']}, {within}?"),
-        ("protocol", _protocol(len(experiment["contestants"]), plan["trials"], plan["seeds"])),
+        ("protocol", _protocol(len(experiment["contestants"]), plan)),
         ("machine", _machine(experiment)),
     ]
     if data["truncated_fraction"]:
@@ -38,12 +38,16 @@ def _machine(experiment: dict[str, Any]) -> str:
     return f"{experiment['device']}, {experiment['precision']}, {side}, {each}"
 
 
-def _protocol(n_contestants: int, n_trials: int, n_seeds: int) -> str:
+def _protocol(n_contestants: int, plan: dict[str, Any]) -> str:
+    n_trials, n_seeds = plan["trials"], plan["seeds"]
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''} each"
     if n_trials == 1:
         return f"one learning rate each, so nothing to choose; {seeds}; {n_contestants * n_seeds} trainings"
     n_trainings = n_contestants * (n_trials + n_seeds)
-    return f"{n_trials} learning rates each, chosen on validation; then {seeds}; {n_trainings} trainings"
+    chosen = "chosen on validation"
+    if plan.get("tuning") == "halving":
+        chosen = f"chosen on validation, those that cannot win stopped early (risk {plan['tuning_risk']:.0%})"
+    return f"{n_trials} learning rates each, {chosen}; then {seeds}; {n_trainings} trainings"
 
 
 def _estimate(experiment: dict[str, Any]) -> list[str]:

@@ -9,8 +9,8 @@ from deltaproof.experiments.resolve import Resolved
 from deltaproof.records.store import Store
 
 Document = dict[str, Any]
-PLACES = ("engine", "address")
-"""Fields of a plan that say where its runs take place, and decide nothing else."""
+PLACES = ("engine", "address", "reuse")
+"""Fields of a plan that say where its runs take place or stand already, and decide nothing else."""
 
 
 def new_document(resolved: Resolved) -> Document:

@@ -18,16 +18,20 @@ from deltaproof.experiments.estimate import (
     trials_in_budget,
     wall_seconds,
 )
+from deltaproof.experiments.halving import Rung, rung_for
 from deltaproof.experiments.jobs import Job
 from deltaproof.experiments.kept import is_kept, keep_best, to_keep
 from deltaproof.experiments.other_versions import left_out
 from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.resolve import Resolved
+from deltaproof.experiments.reuse import Reuse
 from deltaproof.experiments.specs import baseline_spec, contestant_spec, final_seeds, tuning_seed
+from deltaproof.experiments.trials import Trial, Trials, savings, stopping
 from deltaproof.experiments.tuning import best_rate, first_rates, is_at_edge, next_rate, rounded
 from deltaproof.metrics import METRICS
 from deltaproof.records.record import Record
 from deltaproof.records.spec import Spec
+from deltaproof.training.loop import number_of_steps, steps_between_evaluations
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,6 +49,9 @@ class Experiment:
         self.reporter = reporter
         self.metric = METRICS[resolved.task.metrics[0]]
         self.document = new_document(resolved)
+        self.reuse = Reuse.of(self.store, self.plan.reuse, self.plan.keep)
+        self.reused: dict[str, list[str]] = {}
+        """Contestant to the folders that its runs were taken over from."""
         self.estimates: dict[str, Estimate] = {}
         self.n_trials = 0
         self._lock = threading.RLock()
@@ -108,6 +115,7 @@ class Experiment:
         records = self._run_contestant(entry)
         with self._lock:
             entry["measured"] = self._measured(records)
+            self._note_reused(entry)
             self._write()
 
     def _run_contestant(self, entry: Entry) -> list[Record]:
@@ -150,51 +158,98 @@ class Experiment:
         if self.n_trials == 0:
             entry["learning_rate"] = rates[0]
             return []
+        rung = self._rung()
+        trials = Trials(
+            lambda rate: self._spec(entry, rate, "tuning"), lambda spec, begins: self._run(spec, begins=begins),
+            self._found, self._side_by_side, self.store, self.metric, rung, self.plan.tuning_risk, self.n_trials,
+        )  # fmt: skip
         records: list[Record] = []
         scores: dict[float, float] = {}
         while len(scores) < self.n_trials:
-            rate = rates[len(scores)] if len(scores) < len(rates) else rounded(next_rate(scores))
-            if rate in scores:
+            given = rates[len(scores) : self.n_trials]
+            batch = given[: None if rung else 1] or [rounded(next_rate(scores))]
+            if batch[0] in scores:
                 break  # the search has closed in on one rate
-            record = self._run(self._spec(entry, rate, "tuning"))
-            records.append(record)
-            with self._lock:
-                scores[rate] = self._note_trial(entry, rate, record)
-                self._write()
-            if record.status == "out_of_memory":
+            for rate, trial in trials.run(batch).items():
+                records.append(trial.record)
+                with self._lock:
+                    scores[rate] = self._note_trial(entry, rate, trial, rung)
+                    self._write()
+            if any(record.status == "out_of_memory" for record in records):
                 break  # another learning rate needs no less
         if max(scores.values()) == float("-inf"):
             entry["status"] = records[-1].status
         else:
             entry["learning_rate"] = best_rate(scores)
             entry["at_edge"] = is_at_edge(scores, entry["learning_rate"])
+        self._say_savings(entry)
         return records
 
-    def _note_trial(self, entry: Entry, rate: float, record: Record) -> float:
+    def _rung(self) -> Rung | None:
+        """Where trials rest; None where each goes to its end."""
+        if self.plan.tuning != "halving" or self.n_trials < 2:
+            return None
+        n_rows, settings = self.resolved.rows.train, self.plan.loop
+        return rung_for(
+            n_rows, number_of_steps(n_rows, settings), settings, steps_between_evaluations(n_rows, settings)
+        )
+
+    def _say_savings(self, entry: Entry) -> None:
+        text = savings(entry["name"], entry["trials"], self.plan.tuning_risk)
+        if text:
+            with self._lock:
+                entry["notes"].append(text.removeprefix(f"{entry['name']}: "))
+                self.reporter.say(text)
+
+    def _note_trial(self, entry: Entry, rate: float, trial: Trial, rung: Rung | None) -> float:
         """Enter a trial; returns its score, higher is better, minus infinity for one that did not come through."""
+        record = trial.record
         score = record.validation[self.metric.name] if record.status == "done" else None
         entry["trials"].append(
             {
                 "learning_rate": rate,
                 "key": record.spec.key,
                 "score": score,
-                "status": record.status,
+                "status": "stopped" if trial.stopped else record.status,
                 "seconds": record.seconds,
+                **({"stopped": stopping(trial, rung)} if trial.stopped and rung else {}),
             }
         )
         if score is None:
             return float("-inf")
         return score if self.metric.higher_is_better else -score
 
-    def _run(self, spec: Spec, keep: bool = False) -> Record:
+    def _run(self, spec: Spec, keep: bool = False, begins: str | None = None) -> Record:
         """The record of a run, from disk where it stands; a run that failed is tried anew."""
-        found = self.store.find(spec.key)
-        from_disk = found is not None and found.status != "failed"
-        if found is None or not from_disk:
-            found = self.engine.run(self._job(spec, keep), lambda *values: self._on_progress(spec, *values))
+        found = self._found(spec)
+        from_disk = found is not None
+        if found is None:
+            found = self.engine.run(self._job(spec, keep, begins), lambda *values: self._on_progress(spec, *values))
         with self._lock:
             self.reporter.run_ended(found, from_disk)
         return found
+
+    def _found(self, spec: Spec) -> Record | None:
+        """The record where it stands here, or in a folder whose runs may be taken over."""
+        found = self.store.find(spec.key)
+        if found is not None and found.status != "failed":
+            return found
+        if found is not None or not self.reuse.folders:
+            return None
+        taken = self.reuse.fetch(spec)
+        if taken is None:
+            return None
+        with self._lock:
+            self.reused.setdefault(spec.contestant, []).append(taken[1].name)
+        return taken[0]
+
+    def _note_reused(self, entry: Entry) -> None:
+        taken = self.reused.get(entry["name"], [])
+        if taken:
+            runs = f"{len(taken)} run{'s' if len(taken) > 1 else ''}"
+            text = f"{runs} of equal settings taken over from {', '.join(sorted(set(taken)))}, not trained again"
+            entry["notes"].append(text)
+            self.reporter.say(f"{entry['name']}: {text}")
 
     def _on_progress(self, spec: Spec, step: int, n_steps: int, values: dict[str, float]) -> None:
         with self._lock:
@@ -225,10 +280,10 @@ class Experiment:
         seed = tuning_seed(self.plan.seed) if seed is None else seed
         return contestant_spec(self.resolved, entry["name"], rate, seed, stage, parents)
 
-    def _job(self, spec: Spec, keep: bool = False) -> Job:
+    def _job(self, spec: Spec, keep: bool = False, begins: str | None = None) -> Job:
         snapshots = spec.stage == "final" and self.plan.keep == "snapshots"
         trust = self.plan.trust_remote_code
-        return Job(spec, self.store.folder, self.resolved.facts.device, keep, False, snapshots, trust)
+        return Job(spec, self.store.folder, self.resolved.facts.device, keep, False, snapshots, trust, begins)
 
     def _write(self) -> None:
         self.document["data"]["openings"] = len(self.resolved.dataset.test.openings())

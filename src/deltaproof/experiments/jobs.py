@@ -22,6 +22,13 @@ class Job:
     snapshots: bool = False
     """Whether to save what is trained at a few moments under `snapshots/<key>`; decides no result."""
     trust_remote_code: bool = False
+    begins: str | None = None
+    """Key of the run that this one, a trial's way to its rung, is the beginning of: it leaves its checkpoint there."""
+
+    @property
+    def checkpoint_key(self) -> str:
+        """Names the checkpoint that the job goes on from, under `checkpoints/`."""
+        return self.begins or self.spec.key
 
 
 @dataclass(frozen=True)

@@ -76,18 +76,24 @@ class Plan(Settings):
     """Drives everything random."""
     trials: int = pydantic.Field(default=4, ge=1)
     """Tuning runs per contestant, over learning rates, judged on validation."""
+    tuning: Literal["grid", "halving"] = "grid"
+    """`grid` trains every trial to its end; `halving` stops trials part of the way that can no longer win."""
+    tuning_risk: float = pydantic.Field(default=0.05, gt=0, lt=0.5)
+    """With `halving`: the most chance, per contestant, to stop the trial that would have won."""
     learning_rates: tuple[pydantic.PositiveFloat, ...] = ()
     """A fixed grid for every contestant, instead of each method's own."""
     baselines: bool = True
     """Measure the majority class and TF-IDF with logistic regression too."""
     budget: Budget = Budget()
     training: Training = Training()
+    reuse: tuple[str, ...] = ()
+    """Other run folders: a finished run of equal settings is taken over from there, not trained again."""
     workers: int | None = pydantic.Field(default=None, ge=1)
     """Trainings side by side; when left out as many as there are cores on a CPU, up to 4, and one on an accelerator."""
     engine: str = "local"
-    """Where runs take place: `local` is this machine, each run a process of its own. It decides no result."""
+    """Where runs take place: `local` is this machine, `ray` a Ray cluster (extra [cluster]). It decides no result."""
     address: str | None = None
-    """Of the engine's cluster."""
+    """`HOST:PORT` of the Ray cluster; the one that this machine belongs to when left out."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; the best there is when left out."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -112,7 +118,7 @@ class Plan(Settings):
             value = [value]
         return tuple(_expression(item) for item in value)
 
-    @pydantic.field_validator("text", "label", "columns", "metric", "learning_rates", mode="before")
+    @pydantic.field_validator("text", "label", "columns", "metric", "learning_rates", "reuse", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str):

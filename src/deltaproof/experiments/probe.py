@@ -14,7 +14,7 @@ from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
 from deltaproof.tasks.text import Encoded, TextTask
-from deltaproof.training.loop import number_of_steps, train
+from deltaproof.training.loop import number_of_steps, steps_between_evaluations, train
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
 
@@ -73,8 +73,7 @@ def _steps(settings: Training, n_steps: int) -> Training:
 
 def _number_of_evaluations(n_rows: int, settings: Training) -> int:
     """As the loop does it: at even distances within an epoch, and at the end."""
-    distance = max(1, math.ceil(n_rows / settings.batch_size / settings.evaluations_per_epoch))
-    return math.ceil(number_of_steps(n_rows, settings) / distance)
+    return math.ceil(number_of_steps(n_rows, settings) / steps_between_evaluations(n_rows, settings))
 
 
 def _seconds_per_row(tuned: Tuned, task: TextTask, rows: Encoded, settings: Training, spec: Spec) -> float:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,7 +27,7 @@ from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.metrics import METRICS
 from deltaproof.records.record import Cost, Measurements, Predictions, Record
 from deltaproof.records.spec import Spec
-from deltaproof.records.store import Store
+from deltaproof.records.store import Store, write_predictions
 from deltaproof.saving.folder import save_tuned
 from deltaproof.seeding import seed_everything
 from deltaproof.tasks.text import Encoded, TextTask
@@ -81,7 +81,8 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
         seconds = time.perf_counter() - clock
         record = replace(record, started=started, seconds=seconds, environment=environment())
         store.write(record, predictions)
-        Checkpoint(store.folder / "checkpoints" / job.spec.key).clear()
+        if job.begins is None:
+            _checkpoint(store, job).clear()
         return record
 
 
@@ -109,6 +110,9 @@ def _train(job: Job, store: Store, progress: Progress) -> _Trained:
     backbone = load_for(spec, job.trust_remote_code)
     train_rows = task.encode(backbone.tokenizer, dataset.train)
     validation_rows = task.encode(backbone.tokenizer, dataset.validation)
+    if spec.stage == "rung":
+        _keep_answers(store, spec, "start", backbone.model.to(device), task, backbone, dataset, validation_rows)
+        backbone.model.cpu()  # where it lay: methods start from its weights there
     before = _base_measurements(method, backbone, validation_rows, spec, device) if spec.stage == "final" else {}
     seed_everything(spec.seed, "run")
     with decompositions_in(store.folder / "decompositions"):
@@ -122,11 +126,16 @@ def _train(job: Job, store: Store, progress: Progress) -> _Trained:
         spec.training["learning_rate"],
         spec.seed,
         accelerator,
-        Checkpoint(store.folder / "checkpoints" / spec.key),
+        _checkpoint(store, job),
         progress,
         snapshot_folder(store, spec.key) if job.snapshots else None,
+        stop_after=spec.training.get("rung_step"),
     )
     return _Trained(dataset, task, method, tuned, train_rows, validation_rows, outcome, before)
+
+
+def _checkpoint(store: Store, job: Job) -> Checkpoint:
+    return Checkpoint(store.folder / "checkpoints" / job.checkpoint_key)
 
 
 def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predictions | None]:
@@ -138,6 +147,10 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     peak, device_peak = memory.host_bytes(), memory.device_bytes()
     if outcome.diverged:
         return Record(spec, "diverged", history=outcome.history, notes=notes), None
+    validation = outcome.validation
+    if spec.stage == "rung":
+        _keep_answers(store, spec, "rung", tuned, task, backbone, made.dataset, made.validation_rows)
+        validation = outcome.history[-1]["validation"]
     test_scores: dict[str, float] = {}
     measurements: Measurements = {}
     predictions: Predictions | None = None
@@ -151,7 +164,7 @@ def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predic
     cost = _cost(tuned, task, made.train_rows, outcome, precision, final=spec.stage == "final")
     cost = replace(cost, peak_memory_bytes=peak, peak_device_memory_bytes=device_peak)
     record = Record(
-        spec, "done", outcome.validation, test_scores, outcome.history, cost, measurements=measurements, notes=notes
+        spec, "done", validation, test_scores, outcome.history, cost, measurements=measurements, notes=notes
     )
     return record, predictions
 
@@ -163,7 +176,7 @@ def _restore(job: Job, store: Store, record: Record, progress: Progress) -> None
         RecordError: this training went another way than the one on record.
     """
     made = _train(job, store, progress)
-    Checkpoint(store.folder / "checkpoints" / record.spec.key).clear()
+    _checkpoint(store, job).clear()
     if (made.outcome.validation, made.outcome.history) != (record.validation, record.history):
         shutil.rmtree(snapshot_folder(store, record.spec.key), ignore_errors=True)
         raise RecordError(
@@ -172,6 +185,17 @@ def _restore(job: Job, store: Store, record: Record, progress: Progress) -> None
             f"with `--keep all`"
         )
     save_tuned(made.tuned, made.task, record.spec, tuned_folder(store, record.spec.key))
+
+
+def _keep_answers(
+    store: Store, spec: Spec, moment: Literal["start", "rung"], model: torch.nn.Module, task: TextTask,
+    backbone: Backbone, dataset: Dataset, rows: Encoded,
+) -> None:  # fmt: skip
+    """Store what a model answers to the validation rows, by which trials are compared at their rung."""
+    size, precision = 2 * spec.training["batch_size"], spec.training["precision"]
+    outputs = predict(model, task, rows, backbone.tokenizer.pad_token_id, size, precision)
+    split = dataset.validation
+    write_predictions(store.rung_path(spec.key, moment), Predictions(split.ids, split.groups, split.targets, outputs))
 
 
 def _base_measurements(

@@ -96,6 +96,8 @@ class _Bars:
 
     def _expected(self, spec: Spec) -> float:
         """Seconds that the run was estimated to take."""
+        if spec.stage == "rung":
+            return 0.0  # part of a trial, which counts as a whole when it ends
         kind = "final_seconds" if spec.stage == "final" else "trial_seconds"
         return float(self._estimates[spec.contestant][kind])
 
@@ -108,8 +110,9 @@ class _Bars:
 
 
 def _run_name(spec: Spec) -> str:
-    if spec.stage == "tuning":
-        return f"{spec.contestant}, learning rate {spec.training['learning_rate']:g}"
+    if spec.stage in ("tuning", "rung"):
+        part = f", to step {spec.training['rung_step']}" if spec.stage == "rung" else ""
+        return f"{spec.contestant}, learning rate {spec.training['learning_rate']:g}{part}"
     return f"{spec.contestant}, seed {spec.seed}"
 
 

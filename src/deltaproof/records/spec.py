@@ -24,8 +24,9 @@ class Spec:
     """Learning rate, epochs, batch size, schedule, precision: all that the loop reads."""
     seed: int
     stage: str
-    """`tuning` (scored on validation only), `final` (scored on the sealed test split), `baseline`, or `merging` (made
-    of the models of other runs; on validation, and on the test split where that was asked for)."""
+    """`tuning` (scored on validation only), `rung` (the first part of such a run), `final` (scored on the sealed test
+    split), `baseline`, or `merging` (made of the models of other runs; on validation, and on the test split where that
+    was asked for)."""
     parents: tuple[str, ...] = field(default=())
     """Keys of the runs that this one's setting was chosen from; of a merge, of the runs that it is made of."""
 

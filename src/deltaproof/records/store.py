@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 import numpy as np
@@ -97,6 +97,10 @@ class Store:
 
     def predictions_path(self, key: str) -> Path:
         return self.folder / "predictions" / f"{key}.parquet"
+
+    def rung_path(self, key: str, moment: Literal["start", "rung"]) -> Path:
+        """Where a tuning trial's answers to the validation rows stand, before training and at its rung."""
+        return self.folder / "rungs" / key / f"{moment}.parquet"
 
     def lock(self, name: str) -> filelock.BaseFileLock:
         """A lock that the system frees when its holder dies, so that two processes share a folder unharmed."""

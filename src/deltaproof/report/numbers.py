@@ -23,6 +23,7 @@ ENDINGS = {
     "diverged": "diverged",
     "out_of_memory": "did not fit into memory",
     "failed": "failed",
+    "stopped": "stopped, could not win",
     "missing": "not finished yet",
 }
 SIGNS = {

@@ -88,6 +88,10 @@ def number_of_steps(n_rows: int, settings: Training) -> int:
     return max(1, round(settings.epochs * math.ceil(n_rows / settings.batch_size)))
 
 
+def steps_between_evaluations(n_rows: int, settings: Training) -> int:
+    return max(1, math.ceil(n_rows / settings.batch_size / settings.evaluations_per_epoch))
+
+
 class Run:
     """One training under way."""
 
@@ -162,8 +166,7 @@ class Run:
         return self.learning_rate * factor(self.settings.schedule, step, self.n_steps, self.settings.warmup_fraction)
 
     def is_time_to_evaluate(self, step: int) -> bool:
-        steps_per_epoch = len(self.train_rows) / self.settings.batch_size
-        every = max(1, math.ceil(steps_per_epoch / self.settings.evaluations_per_epoch))
+        every = steps_between_evaluations(len(self.train_rows), self.settings)
         return (step + 1) % every == 0 or step + 1 == self.n_steps
 
     def evaluate(self, step: int) -> dict[str, float]:

@@ -19,6 +19,13 @@ def _local(address: str | None, say: Say) -> Engine:
     return LocalEngine()
 
 
+@ENGINES.add("ray")
+def _ray(address: str | None, say: Say) -> Engine:
+    from deltaproof.experiments.engines.cluster import RayEngine
+
+    return RayEngine(address, say)
+
+
 def engine_named(name: str, address: str | None = None, say: Say = lambda text: None) -> Engine:
     """The engine of a plan, not yet started.
 

@@ -19,13 +19,12 @@ from typing import Any
 import psutil
 
 from deltaproof.errors import ConfigError, DeltaproofError
+from deltaproof.experiments.engines.answers import facts_from, probe_from, record_from, stored
 from deltaproof.experiments.engines.engine import OnProgress, Stopped, ignore
 from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.engines.worker import Surroundings, work
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
-from deltaproof.methods import METHODS
 from deltaproof.records.record import Record
-from deltaproof.records.store import Store
 
 ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
@@ -43,8 +42,9 @@ Do = str | Callable[[Any], Any]
 class LocalEngine:
     """Runs jobs on this machine, as many side by side as there are slots; may be called from several threads."""
 
-    def __init__(self) -> None:
-        self._surroundings = surroundings()
+    def __init__(self, told: Surroundings | None = None) -> None:
+        """`told`: what workers are told of the process that started them; of this one when left out."""
+        self._surroundings = told or surroundings()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["deltaproof.experiments.engines.preload"])
         self.open_slots(1)
@@ -83,51 +83,21 @@ class LocalEngine:
     def run(self, job: Job, on_progress: OnProgress = ignore) -> Record:
         """The job's record. A run that the system kills is tried once more, alone; killed again, it did not fit."""
         for is_alone in (False, True):
-            kind, value = self._in_process("run", job, on_progress, is_alone)
-            if kind == "result":
-                return value  # type: ignore[no-any-return]
-            if kind == "user_error":
-                raise value
-            if kind == "error":
-                return self._stored(job, Record(job.spec, "failed", error=value))
+            kind, value = self.attempt("run", job, on_progress, is_alone)
+            if kind != "killed":
+                return record_from(job, kind, value)
         reason = "the system killed the run twice (signal 9): memory ran out"
-        return self._stored(job, Record(job.spec, "out_of_memory", error=reason))
-
-    @staticmethod
-    def _stored(job: Job, record: Record) -> Record:
-        """Write a record in place of a worker that could not; what another process has written since stands."""
-        store = Store(job.folder)
-        with store.lock(job.spec.key):
-            found = store.find(job.spec.key)
-            if found is not None and found.status == "done":
-                return found
-            store.write(record)
-            return record
+        return stored(job, Record(job.spec, "out_of_memory", error=reason))
 
     def look(self, question: Question) -> Facts:
-        """What model, methods and machine are; raises the user's errors."""
-        kind, value = self._in_process("look", question)
-        if kind == "result":
-            return value  # type: ignore[no-any-return]
-        if kind == "user_error":
-            raise value
-        if kind == "killed":
-            raise DeltaproofError(
-                f"`{question.model}` must fit into memory, the system killed the process that loaded it; "
-                f"take a smaller model"
-            )
-        raise DeltaproofError(f"`{question.model}` must load, got an error:\n{value}")
+        return facts_from(question, *self.attempt("look", question))
 
     def probe(self, job: Job) -> Probe:
         """A few measured steps of the job, killed ones taken again alone; raises the user's errors."""
         for is_alone in (False, True):
-            kind, value = self._in_process("probe", job, is_alone=is_alone)
-            if kind == "result":
-                return value  # type: ignore[no-any-return]
-            if kind == "user_error":
-                raise value
-            if kind == "error":
-                raise DeltaproofError(f"`{job.spec.contestant}` must be able to take a step, got an error:\n{value}")
+            kind, value = self.attempt("probe", job, is_alone=is_alone)
+            if kind != "killed":
+                return probe_from(job, kind, value)
         return Probe(out_of_memory=True)
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
@@ -139,7 +109,7 @@ class LocalEngine:
             DeltaproofError: the function raised it, met a bug, or was killed twice.
         """
         for is_alone in (False, True):
-            kind, value = self._in_process(function, argument, is_alone=is_alone)
+            kind, value = self.attempt(function, argument, is_alone=is_alone)
             if kind == "result":
                 return value
             if kind == "user_error":
@@ -151,10 +121,14 @@ class LocalEngine:
             f"programs, or take fewer rows"
         )
 
-    def _in_process(
+    def attempt(
         self, errand: Do, request: Any, on_progress: OnProgress = ignore, is_alone: bool = False
     ) -> tuple[str, Any]:
-        """What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None)."""
+        """Do an errand (`look`, `probe`, `run`, or a function) in a process of its own, once.
+
+        Returns:
+            What became of it: (`result`, value), (`user_error`, exception), (`error`, traceback) or (`killed`, None).
+        """
         with self._places(self._n_slots if is_alone else 1):
             outcome = self._supervised(errand, request, on_progress)
         if self._is_stopped:
@@ -219,6 +193,8 @@ def surroundings() -> Surroundings:
     Raises:
         ConfigError: a method was registered where no worker can read it, such as in a notebook.
     """
+    from deltaproof.methods import METHODS  # brings torch, which a node that only passes an errand on does not need
+
     modules = {kind.__module__ for _, kind in METHODS.items()}
     own = tuple(sorted(name for name in modules if name != "__main__" and not name.startswith("deltaproof.")))
     script = None

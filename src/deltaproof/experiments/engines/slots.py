@@ -16,13 +16,14 @@ class Slots:
     """Of each training."""
 
 
-def plan_slots(device: str, n_workers: int | None = None) -> Slots:
+def plan_slots(device: str, n_workers: int | None = None, n_cores: int | None = None) -> Slots:
     """On a CPU as many trainings as there are cores, up to four, sharing the cores; on an accelerator one.
 
     Two processes of one thread get more done than one of two: operations of a small model are too short to share, and
     threads wait for each other whenever something else runs. `OMP_NUM_THREADS` fixes the threads of each training.
+    `n_cores`: of a machine other than this one.
     """
-    n_cores = available_cores()
+    n_cores = n_cores or available_cores()
     fixed = os.environ.get("OMP_NUM_THREADS", "")
     n_threads = int(fixed) if fixed.isdigit() and int(fixed) > 0 else None
     if n_workers is None:

@@ -1,0 +1,334 @@
+"""The Ray engine: every run a task on some node of a Ray cluster, with no file system shared.
+
+A task carries what its run reads as bytes: the splits (the sealed one with final runs only), a model that lies in a
+folder, a checkpoint. It brings back what its run wrote, which the driver puts into the run folder, the record last. The
+run itself takes place as on a single machine, in a process of its own under a local engine on the node. Retries are
+this engine's, not Ray's, so that a run that memory killed is tried again alone and a lost node is spoken of.
+"""
+
+import hashlib
+import math
+import os
+import platform
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaproof.backbones.source import ALIASES, find_source
+from deltaproof.data.ledger import record_opening
+from deltaproof.data.run_folder import read_dataset
+from deltaproof.errors import ConfigError, DeltaproofError, MissingExtraError
+from deltaproof.experiments.engines import node
+from deltaproof.experiments.engines.answers import facts_from, probe_from, record_from, stored
+from deltaproof.experiments.engines.engine import OnProgress, Say, Stopped, ignore
+from deltaproof.experiments.engines.local import MEMORY_SHARE, surroundings
+from deltaproof.experiments.engines.node import Model, Parcel
+from deltaproof.experiments.engines.parcel import LAST, Incoming
+from deltaproof.experiments.engines.slots import Slots, plan_slots
+from deltaproof.experiments.environment import versions
+from deltaproof.experiments.jobs import Facts, Job, Probe, Question
+from deltaproof.records.record import Record
+from deltaproof.records.store import Store
+
+MOST_LOSSES = 5
+"""Nodes or workers that may be lost under one run before it counts as failed."""
+LARGEST_CARRIED_BYTES = 20 * 10**9
+"""A model folder is carried up to this size; a larger one must lie under the same path on every node."""
+HEEDED = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM")
+"""Environment variables of the driver that runs on nodes heed too; no secret is among them."""
+
+
+class RayEngine:
+    """Runs jobs on the nodes of a Ray cluster; may be called from several threads."""
+
+    def __init__(self, address: str | None, say: Say) -> None:
+        self._address, self._say = address or "auto", say
+        self._told = surroundings()
+        if self._told.script is not None:
+            raise ConfigError(
+                f"a method must be registered in a module that nodes can import, got one in the script "
+                f"`{self._told.script}`; put the class into a module that is installed on every node"
+            )
+        self._n_threads, self._gpu_share, self._memory_bytes = 1, 0.0, 0
+        self._references: dict[Path, tuple[Any, Any]] = {}
+        self._models: dict[str, Model] = {}
+        self._folders: set[Path] = set()
+        self._packing, self._counting = threading.Lock(), threading.Lock()
+        self._running: set[Any] = set()
+        self._is_stopped = self._is_ours = False
+        self.open_slots(1)
+
+    def start(self) -> None:
+        """Connect to the cluster.
+
+        Raises:
+            MissingExtraError: ray is not installed. DeltaproofError: no cluster answers at the address.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise MissingExtraError(
+                "the engine `ray` needs the package `ray`, which is not installed; "
+                "run `pip install 'deltaproof[cluster]'`, on every node too"
+            ) from None
+        if ray.is_initialized():
+            return
+        try:
+            _knock(self._address)
+            ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DeltaproofError(
+                f"a Ray cluster must answer at `{self._address}`, got {_first_line(error)}; start one with "
+                f"`ray start --head`, or give its `--address HOST:PORT`"
+            ) from None
+        self._is_ours = True
+
+    def slots(self, device: str, n_workers: int | None) -> Slots:
+        """As many runs as the cluster's processors, or accelerators, hold; threads as on the smallest node alone.
+
+        Where the plan wants more runs than there are accelerators, they share them by equal fractions.
+        """
+        nodes = [found for found in _nodes() if found.get("CPU", 0) >= 1]
+        if not nodes:
+            raise ConfigError("a cluster must have a node with a CPU, this one has none; see `ray status`")
+        if device != "cpu":
+            n_gpus = int(sum(found.get("GPU", 0) for found in nodes))
+            if n_gpus == 0:
+                raise ConfigError(f"the cluster must have accelerators for `{device}`, it has none; use `--device cpu`")
+            each = math.ceil((n_workers or n_gpus) / n_gpus)
+            self._gpu_share = 1 / each
+            return Slots(min(n_workers or n_gpus, each * n_gpus), 1)
+        on_each = None if n_workers is None else math.ceil(n_workers / len(nodes))
+        self._n_threads = plan_slots(device, on_each, int(min(found["CPU"] for found in nodes))).n_threads
+        room = max(1, sum(int(found["CPU"]) // self._n_threads for found in nodes))
+        return Slots(min(n_workers or room, room), self._n_threads)
+
+    def workers_in_memory(self, peak_memory_bytes: int, most: int) -> int:
+        """Each node's memory counts by itself; tasks ask for that much memory from now on."""
+        sizes = [found.get("memory", 0.0) * MEMORY_SHARE for found in _nodes()]
+        self._memory_bytes = int(min(peak_memory_bytes, max(sizes, default=0.0)))
+        return max(1, min(most, sum(int(size // max(1, peak_memory_bytes)) for size in sizes)))
+
+    def open_slots(self, n_workers: int) -> None:
+        self._slots = threading.Semaphore(n_workers)
+
+    def look(self, question: Question) -> Facts:
+        if question.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(
+                f"on a cluster the device must be `auto`, `cpu` or `cuda`, got `{question.device}`; nodes choose which"
+            )
+        return facts_from(question, *self._attempt("look", question))
+
+    def probe(self, job: Job) -> Probe:
+        for is_alone in (False, True):
+            kind, value = self._attempt("probe", job, is_alone=is_alone)
+            if kind != "killed":
+                return probe_from(job, kind, value)
+        return Probe(out_of_memory=True)
+
+    def run(self, job: Job, on_progress: OnProgress = ignore) -> Record:
+        """The job's record, with all that the run wrote in the job's folder. A run that memory kills is tried once
+        more, on a node that it has for itself; one whose node is lost is run again elsewhere."""
+        for is_alone in (False, True):
+            kind, value = self._attempt("run", job, on_progress, is_alone)
+            if kind != "killed":
+                return record_from(job, kind, value)
+        reason = "the run was killed twice, the second time alone on its node: memory ran out"
+        return stored(job, Record(job.spec, "out_of_memory", error=reason))
+
+    def stop(self) -> None:
+        import ray
+
+        with self._counting:
+            self._is_stopped = True
+            for task in self._running:
+                ray.cancel(task, force=True)
+
+    def close(self) -> None:
+        """Have the nodes delete their folders of this experiment, and leave the cluster if we joined it."""
+        try:
+            import ray
+        except ImportError:
+            return
+        if not ray.is_initialized():
+            return
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        tasks = [
+            ray.remote(node.clear)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(found["NodeID"], soft=False))
+            .remote(name)
+            for found in ray.nodes()
+            if found["Alive"]
+            for name in map(_identity, self._folders)
+        ]
+        if tasks:
+            ray.wait(tasks, num_returns=len(tasks), timeout=5)
+        if self._is_ours:
+            ray.shutdown()
+
+    def _attempt(
+        self, errand: str, request: Job | Question, on_progress: OnProgress = ignore, is_alone: bool = False
+    ) -> tuple[str, Any]:
+        """What became of an errand, on another node where its node is lost; the kinds are those of the local engine."""
+        import ray.exceptions as failures
+
+        lost = (
+            failures.WorkerCrashedError, failures.NodeDiedError, failures.LocalRayletDiedError,
+            failures.ObjectLostError,
+        )  # fmt: skip
+        what = request.spec.contestant if isinstance(request, Job) else request.model
+        with self._slots:
+            for losses in range(1, MOST_LOSSES + 1):
+                try:
+                    return self._once(errand, request, on_progress, is_alone)
+                except failures.OutOfMemoryError:
+                    return "killed", None
+                except failures.TaskCancelledError:
+                    raise Stopped from None
+                except lost as error:
+                    if self._is_stopped:
+                        raise Stopped from None
+                    found = f"{what}: its node or worker was lost ({type(error).__name__})"
+                    self._say(f"{found}: again elsewhere" if losses < MOST_LOSSES else f"{found} {losses} times")
+                except failures.RayTaskError as error:
+                    raise DeltaproofError(
+                        f"every node must be able to run deltaproof, one could not: {_first_line(error.cause)}; "
+                        f"install deltaproof in the Python of every node"
+                    ) from None
+        return "error", f"the node or worker that ran it was lost {MOST_LOSSES} times"
+
+    def _once(self, errand: str, request: Job | Question, on_progress: OnProgress, is_alone: bool) -> tuple[str, Any]:
+        import ray
+
+        with self._packing:
+            parcel = self._parcel(request)
+        with self._counting:
+            if self._is_stopped:
+                raise Stopped
+            task = ray.remote(node.work).options(**self._options(request, is_alone)).remote(errand, request, parcel)
+            self._running.add(task)
+        incoming = Incoming(request.folder)
+        try:
+            for reference in task:
+                kind, *values = ray.get(reference)
+                if kind == "progress":
+                    for said in values[0]:
+                        on_progress(*said)
+                elif kind == "piece":
+                    incoming.take((values[0], values[1]))
+                else:
+                    self._settle(request, incoming, was_opened=values[2])
+                    return values[0], values[1]
+        finally:
+            incoming.drop()
+            with self._counting:
+                self._running.discard(task)
+        if self._is_stopped:
+            raise Stopped
+        return "error", "the task ended and left no word"
+
+    @staticmethod
+    def _settle(request: Job | Question, incoming: Incoming, was_opened: bool) -> None:
+        """Put what came into the run folder, and enter an opening of the test split in this machine's ledger."""
+        if not isinstance(request, Job):
+            return
+        if was_opened:
+            record_opening(read_dataset(request.folder / "data", ()).test.fingerprint, request.spec.key)
+        with Store(request.folder).lock(request.spec.key):
+            incoming.settle()
+
+    def _options(self, request: Job | Question, is_alone: bool) -> dict[str, Any]:
+        """What a task asks of its node."""
+        if isinstance(request, Question):
+            name, n_cpus = f"look at {request.model}", 1
+            n_gpus = float(request.device != "cpu" and any(found.get("GPU", 0) >= 1 for found in _nodes()))
+        else:
+            name, n_cpus = request.spec.contestant, self._n_threads
+            n_gpus = 0.0 if request.device == "cpu" else self._gpu_share
+            if is_alone:
+                n_cpus = int(max(found.get("CPU", 1) for found in _nodes()))
+                n_gpus = math.ceil(n_gpus)
+        return {
+            "name": name,
+            "num_cpus": n_cpus,
+            "num_gpus": n_gpus,
+            "memory": self._memory_bytes,
+            "max_retries": 0,
+            "num_returns": "streaming",
+            "scheduling_strategy": "SPREAD",
+        }
+
+    def _parcel(self, request: Job | Question) -> Parcel:
+        """What goes with a request. Each file goes into the cluster's object store once, whoever asks for it then."""
+        folder = request.folder
+        self._folders.add(folder)
+        places = ["data/dataset.json", "data/train.parquet", "data/validation.parquet"]
+        if isinstance(request, Job) and request.spec.stage == "final" and not request.restore:
+            places.append("data/test.parquet")
+        files = {place: self._reference(folder / place) for place in places}
+        if isinstance(request, Job):  # what an earlier attempt left here, and what a repeated training is held against
+            checkpoint = folder / "checkpoints" / request.checkpoint_key
+            own = sorted(checkpoint.glob("*"), key=lambda path: path.name in LAST)
+            own += [Store(folder).record_path(request.spec.key)] if request.restore else []
+            files |= {path.relative_to(folder).as_posix(): _put(path) for path in own}
+        return Parcel(
+            experiment=_identity(folder),
+            files=files,
+            model=self._model(request.model if isinstance(request, Question) else request.spec.model["name"]),
+            versions=versions(),
+            modules=self._told.modules,
+            environment={variable: os.environ[variable] for variable in HEEDED if variable in os.environ},
+        )
+
+    def _model(self, name: str) -> Model | None:
+        """A model that lies in a folder here, to be carried; None for one that every node fetches from the hub."""
+        if name not in ALIASES and not Path(name).expanduser().is_dir():
+            return None
+        if name not in self._models:
+            source = find_source(name)
+            is_light = sum(path.stat().st_size for path in source.files) <= LARGEST_CARRIED_BYTES
+            files = {path.name: self._reference(path) for path in source.files} if is_light else {}
+            self._models[name] = Model(name, source.fingerprint(), files)
+        return self._models[name]
+
+    def _reference(self, path: Path) -> Any:
+        """A reference to the file's bytes in the object store; a file that was changed since goes in anew."""
+        stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+        if self._references.get(path, (None, None))[0] != stamp:
+            self._references[path] = (stamp, _put(path))
+        return self._references[path][1]
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError where nobody listens at `HOST:PORT`: Ray itself would go on asking for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _put(path: Path) -> Any:
+    import ray
+
+    return ray.put(np.fromfile(path, dtype=np.uint8))
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of every node that is alive."""
+    import ray
+
+    return [found["Resources"] for found in ray.nodes() if found["Alive"]]
+
+
+def _identity(folder: Path) -> str:
+    """A name for an experiment's folder on the nodes: the same again when the same command goes on."""
+    facts = (folder / "data" / "dataset.json").read_bytes()
+    return hashlib.sha256(f"{platform.node()}:{folder.resolve()}:".encode() + facts).hexdigest()[:16]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

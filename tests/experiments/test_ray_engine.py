@@ -1,0 +1,184 @@
+"""The Ray engine on a real cluster of two nodes on this machine, each with a temporary folder of its own."""
+
+import shutil
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+import deltaproof
+from deltaproof.backbones import load_backbone
+from deltaproof.carried import as_variables
+from deltaproof.data.ledger import openings
+from deltaproof.data.run_folder import read_dataset
+from deltaproof.errors import ConfigError, DeltaproofError, MissingExtraError
+from deltaproof.experiments.engines import cluster as cluster_module
+from deltaproof.experiments.engines import parcel
+from deltaproof.experiments.engines.cluster import RayEngine
+from deltaproof.experiments.engines.engine import Stopped
+from deltaproof.experiments.engines.worker import Surroundings
+from deltaproof.experiments.jobs import Job
+from deltaproof.experiments.reporter import Reporter
+from deltaproof.records.spec import Spec
+from deltaproof.records.store import Store
+from small import FAST, essence
+
+PLAN = {**FAST, "methods": "full,lora(rank=2)", "trials": 2, "seeds": 2, "baselines": False, "keep": "all"}
+
+
+class Watching(Reporter):
+    """Remembers what it was told, and does something once when a run of a stage makes progress."""
+
+    def __init__(self, **actions):
+        self.texts, self.actions = [], actions
+
+    def say(self, text):
+        self.texts.append(text)
+
+    def progress(self, spec, step, n_steps, values):
+        action = self.actions.pop(spec.stage, None)
+        if action is not None:
+            action()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two nodes with one processor each; the second can be killed."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    def node(name):
+        return {"num_cpus": 1, "env_vars": {"TMPDIR": str(tmp_path_factory.mktemp(name))}}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # no lower than this process, which other tests may keep busy
+        made = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node("head")})
+        made.second = made.add_node(**node("second"))
+    yield made
+    import ray
+
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alone(bert, reviews_csv, tmp_path_factory):
+    """The same experiment by the local engine."""
+    folder = tmp_path_factory.mktemp("local") / "run"
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder, **PLAN)
+    return folder
+
+
+def kill_one_worker():
+    """Kill -9 a Ray worker that has a run under way."""
+    next(process for process in psutil.process_iter(["cmdline"]) if is_at_work(process)).kill()
+
+
+def is_at_work(process):
+    """Whether a process is a Ray worker with a task of ours."""
+    return (process.info["cmdline"] or [""])[0].startswith(("ray::full", "ray::lora"))
+
+
+def test_an_experiment_outlives_a_killed_worker_and_a_lost_node_and_ends_with_the_records_of_the_local_engine(
+    cluster, alone, bert, reviews_csv, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DELTAPROOF_HOME", str(tmp_path / "home"))
+    reporter = Watching(tuning=kill_one_worker, final=lambda: cluster.remove_node(cluster.second, False))
+    plan = {**PLAN, "engine": "ray", "address": cluster.address}
+    folder = tmp_path / "run"
+    table = deltaproof.compare(model=bert, data=reviews_csv, out=folder, reporter=reporter, **plan)
+    assert reporter.actions == {}, "both were killed"
+    assert any("its node or worker was lost" in text for text in reporter.texts)
+    assert {row.status for row in table.rows} == {"done"}
+    assert essence(folder) == essence(alone)
+    finals = {record.spec.key for record in Store(alone).records() if record.spec.stage == "final"}
+    for key in finals:
+        assert tensors(folder / "tuned" / key) == tensors(alone / "tuned" / key)
+    assert not list((folder / "incoming").glob("*")), "nothing is left half way"
+    entered = openings(read_dataset(folder / "data", ()).test.fingerprint)
+    assert {entry.reader for entry in entered} == finals, "the driver's ledger knows who looked at the test split"
+
+
+def tensors(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def test_an_engine_that_is_stopped_ends_the_runs_on_the_nodes(cluster, alone, tmp_path):
+    shutil.copytree(alone / "data", tmp_path / "data")
+    engine = RayEngine(cluster.address, print)
+    engine.start()
+    spec = next(record.spec for record in Store(alone).records() if record.spec.stage == "tuning")
+    long = replace(spec, training={**spec.training, "epochs": 100000.0})
+    ended, began = [], threading.Event()
+
+    def go():
+        try:
+            engine.run(Job(long, tmp_path, "cpu"), lambda *values: began.set())
+        except Stopped as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert began.wait(300)
+    engine.stop()
+    thread.join(120)
+    assert len(ended) == 1
+    deadline = time.monotonic() + 60
+    while any(is_at_work(process) for process in psutil.process_iter(["cmdline"])) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not any(is_at_work(process) for process in psutil.process_iter(["cmdline"]))
+    engine.close()
+    assert not list(tmp_path.glob("records/*"))
+
+
+def test_ray_that_is_not_installed_is_named_with_its_extra(bert, reviews_csv, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"which is not installed; run `pip install 'deltaproof\[cluster\]'`"):
+        deltaproof.compare(model=bert, data=reviews_csv, out=tmp_path, **PLAN, engine="ray")
+
+
+def test_a_cluster_that_does_not_answer_is_named_with_a_remedy(bert, reviews_csv, tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(
+        DeltaproofError, match=r"a Ray cluster must answer at `127.0.0.1:9`, got .*; start one with `ray start"
+    ):
+        deltaproof.compare(model=bert, data=reviews_csv, out=tmp_path, **PLAN, engine="ray", address="127.0.0.1:9")
+
+
+def test_a_method_from_a_script_cannot_go_to_nodes_and_says_so(monkeypatch):
+    monkeypatch.setattr(cluster_module, "surroundings", lambda: Surroundings((), "study.py", {}))
+    with pytest.raises(ConfigError, match=r"a module that nodes can import, got one in the script `study.py`"):
+        RayEngine(None, print)
+
+
+def test_files_that_travel_arrive_whole_all_or_none_and_the_record_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(parcel, "CHUNK_BYTES", 7)
+    there, here = tmp_path / "there", tmp_path / "here"
+    content = {"tuned/k/deltaproof.json": b"{}", "tuned/k/model.safetensors": bytes(range(100)), "records/k.json": b"x"}
+    content |= {"checkpoints/k/checkpoint.json": b"", "checkpoints/k/step-2.safetensors": b"1234567"}
+    for name, value in content.items():
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(value)
+    incoming, order = parcel.Incoming(here), []
+    for piece in parcel.pieces(there, parcel.files_of(Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), there, "cpu"))):
+        incoming.take(piece)
+        order += [piece[0]] if piece[0] not in order else []
+    assert not (here / "records").exists(), "nothing is in place before all has come"
+    assert order[-1] == "records/k.json"
+    assert order.index("tuned/k/deltaproof.json") > order.index("tuned/k/model.safetensors")
+    assert order.index("checkpoints/k/checkpoint.json") > order.index("checkpoints/k/step-2.safetensors")
+    incoming.settle()
+    assert {name: (here / name).read_bytes() for name in content} == content
+    assert not list((here / "incoming").glob("*"))
+
+
+def test_a_carried_model_is_found_by_the_name_that_it_had(bert, monkeypatch):
+    monkeypatch.setenv(*next(iter(as_variables({"/nowhere/bert": bert}).items())))
+    found = load_backbone("/nowhere/bert", "classification", 2)
+    assert (found.name, found.fingerprint) == (
+        "/nowhere/bert",
+        load_backbone(str(bert), "classification", 2).fingerprint,
+    )
