@@ -9,6 +9,7 @@ the same folder, beside those that were measured. The pace is the only number ta
 """
 
 import argparse
+import functools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -48,9 +49,15 @@ def trained_by(name: str, cost: dict[str, Any]) -> Trained:
     }.get(name, Trained(name, n))
 
 
+@functools.cache
+def tokenizer_of(model: str) -> Any:
+    from deltaproof.backbones import load_backbone
+
+    return load_backbone(model, "classification", 2).tokenizer
+
+
 def padded_tokens(folder: Path, spec: dict[str, Any]) -> tuple[int, float]:
     """Tokens that a run of this spec sends through the model, and the mean length of its padded batches."""
-    from deltaproof.backbones import load_backbone
     from deltaproof.data.run_folder import read_dataset
     from deltaproof.tasks.batches import training_batches
     from deltaproof.tasks.text import TextTask
@@ -58,8 +65,7 @@ def padded_tokens(folder: Path, spec: dict[str, Any]) -> tuple[int, float]:
     from deltaproof.training.settings import Training
 
     task = TextTask.from_json(spec["task"])
-    tokenizer = load_backbone(spec["model"]["name"], task.kind, task.n_outputs).tokenizer
-    lengths = task.encode(tokenizer, read_dataset(folder / "data", ("train",)).train).lengths
+    lengths = task.encode(tokenizer_of(spec["model"]["name"]), read_dataset(folder / "data", ("train",)).train).lengths
     settings = Training(**{key: value for key, value in spec["training"].items() if key in Training.model_fields})
     steps = number_of_steps(len(lengths), settings)
     batches = [lengths[rows] for rows in training_batches(lengths, settings.batch_size, spec["seed"], steps)]

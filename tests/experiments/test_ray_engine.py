@@ -157,19 +157,26 @@ def test_a_method_from_a_script_cannot_go_to_nodes_and_says_so(monkeypatch):
 def test_files_that_travel_arrive_whole_all_or_none_and_the_record_last(tmp_path, monkeypatch):
     monkeypatch.setattr(parcel, "CHUNK_BYTES", 7)
     there, here = tmp_path / "there", tmp_path / "here"
-    content = {"tuned/k/deltaproof.json": b"{}", "tuned/k/model.safetensors": bytes(range(100)), "records/k.json": b"x"}
-    content |= {"checkpoints/k/checkpoint.json": b"", "checkpoints/k/step-2.safetensors": b"1234567"}
+    job = Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), there, "cpu")
+    key = job.spec.key
+    content = {
+        f"tuned/{key}/deltaproof.json": b"{}",
+        f"tuned/{key}/model.safetensors": bytes(range(100)),
+        f"records/{key}.json": b"x",
+        f"checkpoints/{key}/checkpoint.json": b"",
+        f"checkpoints/{key}/step-2.safetensors": b"1234567",
+    }
     for name, value in content.items():
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         (there / name).write_bytes(value)
     incoming, order = parcel.Incoming(here), []
-    for piece in parcel.pieces(there, parcel.files_of(Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), there, "cpu"))):
+    for piece in parcel.pieces(there, parcel.files_of(job)):
         incoming.take(piece)
         order += [piece[0]] if piece[0] not in order else []
     assert not (here / "records").exists(), "nothing is in place before all has come"
-    assert order[-1] == "records/k.json"
-    assert order.index("tuned/k/deltaproof.json") > order.index("tuned/k/model.safetensors")
-    assert order.index("checkpoints/k/checkpoint.json") > order.index("checkpoints/k/step-2.safetensors")
+    assert order[-1] == f"records/{key}.json"
+    assert order.index(f"tuned/{key}/deltaproof.json") > order.index(f"tuned/{key}/model.safetensors")
+    assert order.index(f"checkpoints/{key}/checkpoint.json") > order.index(f"checkpoints/{key}/step-2.safetensors")
     incoming.settle()
     assert {name: (here / name).read_bytes() for name in content} == content
     assert not list((here / "incoming").glob("*"))
