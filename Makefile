@@ -9,13 +9,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 # One thread per worker: more of them only get into each other's way. No test may reach a hub.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test check check-slow clean
+.PHONY: help demo test check check-slow check-cluster clean
 
 help:
 	@echo "make demo        full fine-tuning or PEFT, on a small real model and real data; ends with report.html"
 	@echo "make test        the tests"
 	@echo "make check       style, types and import layers"
 	@echo "make check-slow  the evidence that takes minutes: calibration of the verdicts, fifty kills and resumes"
+	@echo "make check-cluster  the Ray engine on a real cluster of two nodes on this machine (brings ray, 270 MB)"
 	@echo "make clean       remove $(VENV) and caches"
 
 demo: $(VENV)/.demo-installed
@@ -31,6 +32,9 @@ check: $(VENV)/.dev-installed
 
 check-slow: $(VENV)/.dev-installed
 	@$(PYTEST) -m slow
+
+check-cluster: $(VENV)/.cluster-installed
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/experiments/test_ray_engine.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -52,4 +56,8 @@ $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.dev-installed: $(VENV)/.demo-installed
 	@echo "Installing the tools for tests and checks ..." >&2
 	@$(PIP) -e '.[demo,dev]'
+	@touch $@
+
+$(VENV)/.cluster-installed: $(VENV)/.dev-installed
+	@$(PIP) -e '.[demo,dev,cluster]'
 	@touch $@

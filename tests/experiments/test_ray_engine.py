@@ -154,6 +154,49 @@ def test_a_method_from_a_script_cannot_go_to_nodes_and_says_so(monkeypatch):
         RayEngine(None, print)
 
 
+BIG, SMALL = {"CPU": 16.0, "memory": 64e9}, {"CPU": 4.0, "memory": 16e9}
+GPUS = {"CPU": 16.0, "GPU": 4.0, "memory": 64e9}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "wanted", "expected", "asked"),
+    [
+        ([BIG, SMALL], "cpu", None, (20, 1), {"num_cpus": 1, "num_gpus": 0}),
+        ([BIG, SMALL], "cpu", 4, (4, 2), {"num_cpus": 2, "num_gpus": 0}),
+        ([BIG, SMALL], "cpu", 100, (20, 1), {"num_cpus": 1, "num_gpus": 0}),
+        ([GPUS, GPUS], "cuda", None, (8, 1), {"num_cpus": 1, "num_gpus": 1}),
+        ([GPUS, GPUS], "cuda", 4, (4, 1), {"num_cpus": 1, "num_gpus": 1}),
+        ([GPUS, GPUS], "cuda", 20, (20, 1), {"num_cpus": 1, "num_gpus": 1 / 3}),
+    ],
+)
+def test_a_run_asks_for_its_threads_or_its_share_of_an_accelerator(
+    nodes, device, wanted, expected, asked, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(cluster_module, "_nodes", lambda: nodes)
+    engine = RayEngine(None, print)
+    slots = engine.slots(device, wanted)
+    assert (slots.n_workers, slots.n_threads) == expected
+    options = engine._options(Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), tmp_path, device), is_alone=False)
+    assert {name: options[name] for name in asked} == pytest.approx(asked)
+
+
+def test_memory_counts_by_node_and_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_nodes", lambda: [BIG, SMALL])
+    engine = RayEngine(None, print)
+    assert engine.workers_in_memory(int(10e9), 20) == 5 + 1, "0.8 of 64 and of 16 GB"
+    assert engine.workers_in_memory(int(100e9), 20) == 1
+    job = Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), tmp_path, "cpu")
+    assert engine._options(job, is_alone=True)["memory"] == int(0.8 * 64e9), "no more than the largest node has"
+    assert engine._options(job, is_alone=True)["num_cpus"] == 16
+
+
+def test_a_cluster_without_accelerators_refuses_cuda(monkeypatch):
+    monkeypatch.setattr(cluster_module, "_nodes", lambda: [BIG])
+    with pytest.raises(ConfigError, match=r"must have accelerators for `cuda`, it has none; use `--device cpu`"):
+        RayEngine(None, print).slots("cuda", None)
+
+
 def test_files_that_travel_arrive_whole_all_or_none_and_the_record_last(tmp_path, monkeypatch):
     monkeypatch.setattr(parcel, "CHUNK_BYTES", 7)
     there, here = tmp_path / "there", tmp_path / "here"
