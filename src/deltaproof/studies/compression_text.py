@@ -66,6 +66,17 @@ def scale_words(name: str) -> str:
     return f"least error of {whose}" if alpha == "auto" else f"{alpha} σ of {whose}"
 
 
+def is_largest(result: Result, name: str) -> bool:
+    """Whether a chosen scale is the largest that was tried, so that a larger one may do better.
+
+    >>> is_largest({"settings": {"alphas": ["auto", "2", "8"]}}, "global:8")
+    True
+    """
+    numbers = [alpha for alpha in result["settings"]["alphas"] if alpha != "auto"]
+    alpha = name.partition(":")[2]
+    return len(numbers) > 1 and alpha == max(numbers, key=float)
+
+
 def chosen_words(result: Result, label: str, name: str) -> str:
     """What was chosen at a density, by the models of a contestant."""
     found = [str(at_density(model, name)["chosen"]) for model in models_of(result, label)]
@@ -117,20 +128,21 @@ def _contestant(result: Result, entry: dict[str, Any]) -> Iterator[str]:
     yield f" {'density':>7}  on validation: as chosen, scale of least error, pruned alone, STC"
     for model in models_of(result, label):
         for at in model["densities"]:
-            yield _tried(model, at, unit)
+            yield _tried(result, model, at, unit)
 
 
-def _tried(model: dict[str, Any], at: dict[str, Any], unit: str) -> str:
+def _tried(result: Result, model: dict[str, Any], at: dict[str, Any], unit: str) -> str:
     points = at["points"]
     if at["chosen"] is None:
         reason = next(point["reason"] for point in points.values() if point["reason"])
         return f" {at['density']:>7g}  refused: {reason}"
     seed = f", seed {model['seed']}"
+    edge = ", the largest tried" if is_largest(result, at["chosen"]) else ""
     scope = at["chosen"].partition(":")[0]
     told = [points[name]["validation"] if name in points else None
             for name in (at["chosen"], f"{scope}:auto", f"{scope}:{PRUNED}", STC)]  # fmt: skip
     numbers = "  ".join(f"{wording.score(value, unit):>6}" for value in told)
-    return f" {at['density']:>7g}  {numbers}   {scale_words(at['chosen'])}{seed}"
+    return f" {at['density']:>7g}  {numbers}   {scale_words(at['chosen'])}{edge}{seed}"
 
 
 def share_words(found: dict[str, float] | None) -> str:

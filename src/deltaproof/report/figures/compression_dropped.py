@@ -11,7 +11,7 @@ from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Cell, Grid, Section
 from deltaproof.report.numbers import mean_of, metric_title, value
 from deltaproof.studies.compression_findings import PRUNED, STC
-from deltaproof.studies.compression_text import at_density, models_of, scale_words
+from deltaproof.studies.compression_text import at_density, is_largest, models_of, scale_words
 
 Result = dict[str, Any]
 _SHAPES = ("circle", "square", "up", "down", "plus", "right")
@@ -151,7 +151,7 @@ def tried(result: Result) -> Grid:
     sections = []
     for entry in result["contestants"]:
         models = models_of(result, entry["label"])
-        rows = tuple(_tried(model, name, unit) for model in models for name in entry["densities"])
+        rows = tuple(_tried(result, model, name, unit) for model in models for name in entry["densities"])
         before = value(mean_of(model["validation"]["before"] for model in models), unit)
         if rows:
             sections.append(Section(rows, f"{entry['label']}: {before} as tuned"))
@@ -164,7 +164,7 @@ def tried(result: Result) -> Grid:
     return Grid(f"What was tried: {title}", columns, tuple(sections), (0, 2), note)
 
 
-def _tried(model: Result, name: str, unit: str) -> tuple[Cell, ...]:
+def _tried(result: Result, model: Result, name: str, unit: str) -> tuple[Cell, ...]:
     at = at_density(model, name)
     points, chosen = at["points"], at["chosen"]
     scope = chosen.partition(":")[0]
@@ -178,7 +178,7 @@ def _tried(model: Result, name: str, unit: str) -> tuple[Cell, ...]:
     return (
         Cell(name, f"seed {model['seed']}"),
         score(chosen),
-        Cell(scale_words(chosen)),
+        Cell(scale_words(chosen), "the largest tried" if is_largest(result, chosen) else ""),
         score(f"{scope}:auto"),
         score(f"{scope}:{PRUNED}"),
         score(STC),
