@@ -57,9 +57,9 @@ def test_a_label_that_no_row_has_is_never_answered():
 
 def test_values_are_ridge_regression_in_closed_form():
     inputs, values = rows(15, 30), rows(15, 1, seed=1)
-    found = few_shot.fitted(task("regression", target_mean=2.0, target_std=0.5), inputs, values, True)
+    found = few_shot.fitted(task("regression", target_mean=2.0, target_std=0.5), inputs, values, True, 10.0)
     scaled = (inputs - inputs.mean(0)) / inputs.std(0)
-    theirs = Ridge(alpha=1.0).fit(scaled, (values[:, 0] - 2.0) / 0.5).predict(scaled)
+    theirs = Ridge(alpha=10.0).fit(scaled, (values[:, 0] - 2.0) / 0.5).predict(scaled)
     np.testing.assert_allclose((inputs @ found[0].T + found[1])[:, 0], theirs, atol=1e-8)
 
 
@@ -71,6 +71,9 @@ def test_the_loss_over_folds_tells_features_that_hold_the_answer_from_those_that
     blind = few_shot.held_out_loss(task(n=2), noise, classes, True, 0)
     seeing = few_shot.held_out_loss(task(n=2), planted, classes, True, 0)
     assert seeing < 0.4 < np.log(2) < blind
+    penalty, loss = few_shot.best_penalty(task(n=2), noise, classes, True, 0)
+    assert penalty > 1  # features that know nothing are best left alone
+    assert loss < blind
     weights, biases = few_shot.fitted(task(n=2), noise, classes, True)
     own = few_shot.losses(task(n=2), noise @ weights.T + biases, classes)
     assert own < 0.4  # on its own rows the blind map answers too: hence the folds

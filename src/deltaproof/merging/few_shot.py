@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.head import output_parameters
@@ -17,7 +17,9 @@ from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
 N_FOLDS = 5
-_LEAST = 1e-12
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
+"""On the squares of the map's weights, of standardised features; the folds choose. Few rows and hundreds of features
+need a large one, else the map is sure of what it cannot know."""
 
 
 def output_map(backbone: Backbone, n_outputs: int) -> str:
@@ -66,32 +68,37 @@ def _without_map(model: nn.Module, path: str) -> Iterator[None]:
         model.set_submodule(path, own)
 
 
-def fitted(task: TextTask, inputs: np.ndarray, targets: np.ndarray, has_bias: bool) -> tuple[np.ndarray, np.ndarray]:
+def fitted(
+    task: TextTask, inputs: np.ndarray, targets: np.ndarray, has_bias: bool, penalty: float = PENALTIES[0]
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights (n_outputs, width) and biases (n_outputs,) of the map that answers these rows best.
 
     Logistic regression, one per label where several may hold, ridge regression for values; features are standardised
-    first where the map has a bias to take their means up, and the penalty is that of scikit-learn's defaults.
+    first where the map has a bias to take their means up.
 
     Args:
         inputs: (rows, width).
         targets: (rows, t), as in `Split`.
+        penalty: half of it times the squared length of the weights is added to the summed loss (all of it for values).
     """
     mean = inputs.mean(axis=0) if has_bias else np.zeros(inputs.shape[1])
     spread = inputs.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
     scaled = (inputs - mean) / spread
     if task.kind == "regression":
-        weights, biases = _ridge(scaled, (targets[:, 0] - task.target_mean) / task.target_std, has_bias)
+        weights, biases = _ridge(scaled, (targets[:, 0] - task.target_mean) / task.target_std, has_bias, penalty)
     elif task.kind == "multilabel":
-        each = [_binary(scaled, targets[:, at].astype(int), has_bias) for at in range(task.n_outputs)]
+        each = [_binary(scaled, targets[:, at].astype(int), has_bias, penalty) for at in range(task.n_outputs)]
         weights, biases = np.stack([one[0] for one in each]), np.array([one[1] for one in each])
     else:
-        weights, biases = _classes(scaled, targets[:, 0].astype(int), task.n_outputs, has_bias)
+        weights, biases = _classes(scaled, targets[:, 0].astype(int), task.n_outputs, has_bias, penalty)
     weights = weights / spread
     return weights, biases - weights @ mean
 
 
-def _classes(inputs: np.ndarray, classes: np.ndarray, n: int, has_bias: bool) -> tuple[np.ndarray, np.ndarray]:
+def _classes(
+    inputs: np.ndarray, classes: np.ndarray, n: int, has_bias: bool, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import LogisticRegression
 
     seen = np.unique(classes)
@@ -99,7 +106,7 @@ def _classes(inputs: np.ndarray, classes: np.ndarray, n: int, has_bias: bool) ->
     if len(seen) == 1:
         biases[seen[0]] = 0.0
         return weights, biases
-    model = LogisticRegression(max_iter=1000, fit_intercept=has_bias).fit(inputs, classes)
+    model = LogisticRegression(C=1 / penalty, max_iter=1000, fit_intercept=has_bias).fit(inputs, classes)
     slopes, starts = model.coef_, np.broadcast_to(model.intercept_, (len(model.coef_),))
     if len(seen) == 2:  # scikit-learn gives the second against the first
         slopes, starts = np.stack([-slopes[0] / 2, slopes[0] / 2]), np.array([-starts[0] / 2, starts[0] / 2])
@@ -107,19 +114,19 @@ def _classes(inputs: np.ndarray, classes: np.ndarray, n: int, has_bias: bool) ->
     return weights, biases
 
 
-def _binary(inputs: np.ndarray, holds: np.ndarray, has_bias: bool) -> tuple[np.ndarray, float]:
+def _binary(inputs: np.ndarray, holds: np.ndarray, has_bias: bool, penalty: float) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import LogisticRegression
 
     if holds.min() == holds.max():
         return np.zeros(inputs.shape[1]), (4.0 if holds[0] else -4.0) if has_bias else 0.0
-    model = LogisticRegression(max_iter=1000, fit_intercept=has_bias).fit(inputs, holds)
+    model = LogisticRegression(C=1 / penalty, max_iter=1000, fit_intercept=has_bias).fit(inputs, holds)
     return model.coef_[0], float(model.intercept_[0]) if has_bias else 0.0
 
 
-def _ridge(inputs: np.ndarray, values: np.ndarray, has_bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(X^T X + I)^-1 X^T (y - mean y), in closed form; through the small of the two Gram matrices."""
+def _ridge(inputs: np.ndarray, values: np.ndarray, has_bias: bool, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """(X^T X + p I)^-1 X^T (y - mean y), in closed form; through the small of the two Gram matrices."""
     start = values.mean() if has_bias else 0.0
-    gram = inputs @ inputs.T + np.eye(len(inputs))
+    gram = inputs @ inputs.T + penalty * np.eye(len(inputs))
     slopes = inputs.T @ np.linalg.solve(gram, values - start)
     return slopes[None, :], np.array([start])
 
@@ -138,7 +145,18 @@ def losses(task: TextTask, logits: np.ndarray, targets: np.ndarray) -> float:
     return float(task.loss(torch.from_numpy(logits), torch.from_numpy(targets).float()))
 
 
-def held_out_loss(task: TextTask, inputs: np.ndarray, targets: np.ndarray, has_bias: bool, seed: int) -> float:
+def best_penalty(
+    task: TextTask, inputs: np.ndarray, targets: np.ndarray, has_bias: bool, seed: int
+) -> tuple[float, float]:
+    """Of `PENALTIES` the one of least loss over folds, and that loss."""
+    found = [(held_out_loss(task, inputs, targets, has_bias, seed, penalty), penalty) for penalty in PENALTIES]
+    loss, penalty = min(found)
+    return penalty, loss
+
+
+def held_out_loss(
+    task: TextTask, inputs: np.ndarray, targets: np.ndarray, has_bias: bool, seed: int, penalty: float = PENALTIES[0]
+) -> float:
     """The loss of a fitted map on rows that it was not fitted on, over five folds.
 
     On its own rows a map of hundreds of weights answers dozens of rows whatever the features are.
@@ -151,12 +169,6 @@ def held_out_loss(task: TextTask, inputs: np.ndarray, targets: np.ndarray, has_b
     logits = np.zeros((len(inputs), task.n_outputs))
     for at in np.unique(fold):
         rest, own = fold != at, fold == at
-        weights, biases = fitted(task, inputs[rest], targets[rest], has_bias)
+        weights, biases = fitted(task, inputs[rest], targets[rest], has_bias, penalty)
         logits[own] = inputs[own] @ weights.T + biases
     return losses(task, logits, targets)
-
-
-def tensors(weights: np.ndarray, biases: np.ndarray, has_bias: bool, path: str) -> dict[str, Tensor]:
-    """A fitted map as parameters by name."""
-    found = {f"{path}.weight": torch.from_numpy(weights).float()}
-    return found | ({f"{path}.bias": torch.from_numpy(biases).float()} if has_bias else {})

@@ -59,13 +59,15 @@ class _Target:
     def loss(self) -> float:
         """Of the rows, in the body as it stands."""
         if self.is_fitted:
-            return few_shot.held_out_loss(self.head.task, self.inputs(), self.rows.targets, self.has_bias, self.seed)
+            return few_shot.best_penalty(self.head.task, self.inputs(), self.rows.targets, self.has_bias, self.seed)[1]
         return float(losses(self.head.task, self.answers(self.rows)).mean())
 
     def settle(self) -> None:
         """Fit the head to all rows, in the body as it stands."""
         if self.is_fitted:
-            found = few_shot.fitted(self.head.task, self.inputs(), self.rows.targets, self.has_bias)
+            given = (self.head.task, self.inputs(), self.rows.targets, self.has_bias)
+            penalty, _ = few_shot.best_penalty(*given, self.seed)
+            found = few_shot.fitted(*given, penalty)
             few_shot.seat(self.head.backbone, self.path, *found)
 
     def answers(self, split: Split) -> Any:
@@ -140,7 +142,7 @@ def _apply(body: Body, target: _Target, recipe: Any) -> None:
 def _search(
     body: Body, target: _Target, recipe: Any, settings: Settings, say: Say
 ) -> tuple[Any, Choice]:  # fmt: skip
-    facts = [target.rows.fingerprint, target.is_fitted, "composition"]
+    facts = [target.rows.fingerprint, target.is_fitted, "composition", few_shot.PENALTIES]
     log = SearchLog.of(target.ground.store, body.sources, recipe, facts)
 
     def evaluate(weights: Weights) -> Tried:
