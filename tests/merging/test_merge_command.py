@@ -85,7 +85,7 @@ def test_the_sealed_rows_are_opened_once_and_the_difference_is_paired(runs):
     assert len(openings(fingerprint)) == 1
 
 
-def test_a_merge_that_was_scored_is_not_scored_again(runs, monkeypatch):
+def test_a_merge_that_was_scored_is_not_scored_again(runs, monkeypatch, tmp_path):
     arguments = (*runs[:2], "--how", "ties", "--json")
     said = json.loads(call(*arguments).stdout)
     monkeypatch.setattr(merging, "write_merge", lambda *a, **b: 1 / 0)
@@ -94,6 +94,18 @@ def test_a_merge_that_was_scored_is_not_scored_again(runs, monkeypatch):
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout) == said
     assert "scored before, record" in again.stderr
+    assert call(*arguments, "-o", tmp_path / "late", "--quiet").exit_code == 0
+    (entry,) = read_json(runs[0] / "studies" / "merging.json")["merges"]
+    assert (entry["folder"], said["runs"][0]["folder"]) == ("late", None)
+
+
+def test_experts_of_one_task_from_two_runs_are_scored_on_both_under_one_head(runs, make_run, tmp_path):
+    again = shutil.copytree(make_run("again", ("neg", "pos"), seed=3), tmp_path / "again", symlinks=True)
+    said = json.loads(call(runs[0], again, "--json").stdout)
+    assert said["heads"] == {"mood": ["mood", "again"]}
+    assert [(run["head"], run["compared"][0]["name"]) for run in said["runs"]] == [
+        ("mean of mood, again", "mood"), ("mean of mood, again", "again"),
+    ]  # fmt: skip
 
 
 def test_weights_are_searched_on_validation_and_a_search_that_was_stopped_goes_on(runs, monkeypatch):

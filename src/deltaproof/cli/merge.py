@@ -111,12 +111,11 @@ def merge(
     if out is not None:
         overwrite = ask_to_replace(out, overwrite)
         check_request(out, overwrite, head, [one.name for one in look_at(experts, base)])
-    name = None if out is None else out.name
     say = say_to(quiet)
     if for_run is None:
-        done = merge_all(experts, settings, name, say)
+        done = merge_all(experts, settings, say)
     else:
-        done = compose(experts, for_run, settings, examples, name, say)
+        done = compose(experts, for_run, settings, examples, say)
     written = None if out is None else write_merged(done, out, head, overwrite, say)
     found = {**done.to_json(), "written": None if written is None else written.to_json()}
     said = [merge_text(found)]

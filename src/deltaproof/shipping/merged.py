@@ -38,7 +38,7 @@ from deltaproof.shipping.opening import answers_of, open_on_base
 from deltaproof.shipping.place import check_place, neighbour, put_in_place
 from deltaproof.shipping.probes import TEXTS, as_rows
 from deltaproof.shipping.whole import TO_THE_BIT, save_whole, write_whole
-from deltaproof.studies.merge_record import STAGE, WHOLE, in_words
+from deltaproof.studies.merge_record import STAGE, WHOLE, append, in_words
 from deltaproof.studies.merging import MergeRun
 from deltaproof.studies.robustness_sets import file_name
 
@@ -105,6 +105,10 @@ def write_merged(
         n_bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
         _write_evidence(run, first, place, heads, gates)
         folder = put_in_place(place, out, overwrite) if all_hold(gates) else None
+    for ground, entry in zip(run.grounds, run.entries, strict=True):
+        if folder is not None and entry["folder"] != out.name:
+            entry["folder"] = out.name
+            append(ground, entry)
     return Written(folder, heads, tuple(gates), n_bytes)
 
 

@@ -76,7 +76,7 @@ class _Target:
 
 
 def compose(
-    paths: Sequence[Path], folder: Path, settings: Settings, n_examples: int = EXAMPLES, out: str | None = None,
+    paths: Sequence[Path], folder: Path, settings: Settings, n_examples: int = EXAMPLES,
     say: Say = lambda text: None,
 ) -> MergeRun:  # fmt: skip
     """Compose experts for the task of a run folder, and score the result there beside each expert and the base.
@@ -84,10 +84,14 @@ def compose(
     Args:
         folder: the run folder; its training rows are drawn from, its validation rows scored on.
         n_examples: labelled rows that may be looked at.
-        out: the name under which the result will be written, for the entry.
     Raises:
         ConfigError: the experts are of different bases, or of another than the run's; a setting is out of its range.
     """
+    if settings.runs:
+        raise ConfigError(
+            f"a composition is scored on the run that it is for, `--run` names another ({settings.runs[0]}); leave "
+            f"it out"
+        )
     sources = look_at(list(paths), settings.base)
     recipe = settings.recipe(len(sources))
     ground = Ground(Store(folder))
@@ -119,7 +123,7 @@ def compose(
     spec = merge_spec(ground, target.head.task, sources, recipe, choice, f"{where}, rows {rows.fingerprint}")
     entry = known_merge(ground, spec.key, settings.with_test)
     if entry is None:
-        entry = _score(body, target, recipe, settings, sources, spec, choice, where, alike, out, say)
+        entry = _score(body, target, recipe, settings, sources, spec, choice, where, alike, say)
     _apply(body, target, recipe)
     if target.is_fitted:  # what is written answers the task that was composed for
         body.heads.insert(0, target.head)
@@ -161,7 +165,7 @@ def _search(
 
 def _score(
     body: Body, target: _Target, recipe: Any, settings: Settings, sources: Any, spec: Any, choice: Choice, where: str,
-    alike: Any, out: str | None, say: Say,
+    alike: Any, say: Say,
 ) -> dict[str, Any]:  # fmt: skip
     """The composition beside each expert's body and the base, every one with a head made in the same way."""
     ground = target.ground
@@ -184,4 +188,4 @@ def _score(
     merged = ask()
     body.apply_base()
     beside["base"] = ("base", ask())
-    return write_merge(ground, spec, sources, recipe, choice, where, merged, beside, alike, out)
+    return write_merge(ground, spec, sources, recipe, choice, where, merged, beside, alike)

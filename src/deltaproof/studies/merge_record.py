@@ -17,7 +17,7 @@ An entry of `merges` holds
                     (scores, or null), and `difference`: by `validation` and `test` the paired difference of the merge
                     less this model, positive for better: difference, low, high, n, verdict, note
     head_only       validation and test means of the run's own `head` contestant, null where it has none
-    folder          name of the folder that was written, or null
+    folder          name of the folder that was last written of it, or null
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def in_words(recipe: Recipe, names: Sequence[str]) -> str:
 
 def write_merge(
     ground: Ground, spec: Spec, sources: Sequence[ExpertSource], recipe: Recipe, choice: Choice, head: str,
-    merged: Answers, beside: Mapping[str, tuple[str, Answers]], cosines: list[list[float | None]], folder: str | None,
+    merged: Answers, beside: Mapping[str, tuple[str, Answers]], cosines: list[list[float | None]],
 ) -> dict[str, Any]:  # fmt: skip
     """Store the record and the entry; returns the entry.
 
@@ -132,7 +132,7 @@ def write_merge(
         "test": None if merged.test is None else {"n": len(merged.test.ids), "merged": ground.score(merged.test)},
         "compared": [_compared(ground, name, kind, merged, other) for name, (kind, other) in beside.items()],
         "head_only": _head_only(ground),
-        "folder": folder,
+        "folder": None,
         "written": now(),
     }  # fmt: skip
     append(ground, entry)
@@ -147,9 +147,15 @@ def known_merge(ground: Ground, key: str, with_test: bool) -> dict[str, Any] | N
 
 
 def append(ground: Ground, entry: dict[str, Any]) -> None:
-    """Put an entry into the study, in the place of one of the same key; safe beside other processes."""
+    """Put an entry into the study, in the place of one of the same key; safe beside other processes.
+
+    A folder that was written of the merge before stays named.
+    """
     with ground.store.lock(STUDY):
         study = _study(ground.store)
+        before = next((other for other in study["merges"] if other["key"] == entry["key"]), None)
+        if before is not None:
+            entry["folder"] = entry["folder"] or before["folder"]
         others = [other for other in study["merges"] if other["key"] != entry["key"]]
         write_json(
             ground.store.study_path(STUDY),

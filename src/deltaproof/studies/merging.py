@@ -113,14 +113,11 @@ def numbers(text: str, option: str) -> list[float]:
         ) from None
 
 
-def merge(
-    paths: Sequence[Path], settings: Settings, folder: str | None = None, say: Say = lambda text: None
-) -> MergeRun:
+def merge(paths: Sequence[Path], settings: Settings, say: Say = lambda text: None) -> MergeRun:
     """Merge experts of one base, and score the result on the data of each.
 
     Args:
         paths: `.dpz` files, tuned models or run folders, PEFT adapters, whole models.
-        folder: the name under which the merge will be written, for the entry.
     Raises:
         ConfigError: the experts are of different bases, a setting is out of its range, or there is nothing to score on
             where scores are asked for.
@@ -136,7 +133,7 @@ def merge(
         recipe, choice = _search(body, recipe, settings, grounds, say)
     alike = cosines(body.experts, body.names)
     run = MergeRun(body, sources, recipe, choice, grounds, [], alike, list(body.notes))
-    _score_all(run, settings.with_test, folder, say)
+    _score_all(run, settings.with_test, say)
     return run
 
 
@@ -190,7 +187,7 @@ def _goodness(ground: Ground, answers: Predictions) -> float:
     return value if ground.metric.higher_is_better else -value
 
 
-def _score_all(run: MergeRun, with_test: bool, folder: str | None, say: Say) -> None:
+def _score_all(run: MergeRun, with_test: bool, say: Say) -> None:
     """The merge on every ground, beside the experts of its task and the base; the body holds the merge in the end."""
     body, asked = run.body, [_Asked.of(run, ground) for ground in run.grounds]
     known = [known_merge(one.ground, one.spec.key, with_test) for one in asked]
@@ -218,7 +215,7 @@ def _score_all(run: MergeRun, with_test: bool, folder: str | None, say: Say) -> 
     for one, entry in zip(asked, known, strict=True):
         if entry is not None:
             say(f"{one.ground.name}: scored before, record {one.spec.key}")
-        run.entries.append(entry or one.write(run, folder))
+        run.entries.append(entry or one.write(run))
 
 
 @dataclass
@@ -253,11 +250,11 @@ class _Asked:
             **{name: self.ground.answers(model, self.head.task, tokenizer, rows) for name, rows in self.splits.items()}
         )
 
-    def write(self, run: MergeRun, folder: str | None) -> dict[str, Any]:
+    def write(self, run: MergeRun) -> dict[str, Any]:
         assert self.merged is not None
         return write_merge(
             self.ground, self.spec, run.sources, run.recipe, run.choice, self.head_in_words, self.merged, self.beside,
-            run.cosines, folder,
+            run.cosines,
         )  # fmt: skip
 
 
