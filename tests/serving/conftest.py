@@ -5,35 +5,16 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from deltaproof.backbones import load_backbone, save_tiny
+from deltaproof.backbones import save_tiny
 from deltaproof.compression.folder import compress_folder
-from deltaproof.methods import method_from
-from deltaproof.methods.tuned import attach
-from deltaproof.records.spec import Spec
-from deltaproof.saving.folder import save_tuned
 from deltaproof.tasks.text import TextTask
 from experiment_fixtures import _own_ledger
+from own_folders import PAIR, save_own
 
 __all__ = ["_own_ledger"]
-PAIR = TextTask("classification", ("neg", "pos"), ("accuracy",), 16)
 TRIPLE = TextTask("classification", ("bad", "fair", "good"), ("accuracy",), 24)
 NUMBER = TextTask("regression", None, ("mae",), 16, 20.0, 4.0)
 TAGS = TextTask("multilabel", ("a", "b", "c"), ("accuracy",), 16)
-
-
-def save_own(method, base, folder, task=PAIR, seed=0, noise=0.1):
-    """What `train` leaves, with noise in the place of training."""
-    labels = list(task.labels) if task.labels else None
-    backbone = load_backbone(str(base), task.kind, task.n_outputs, labels=labels, seed=seed)
-    tuned = attach(backbone, method_from(method), seed)
-    draw = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for parameter in tuned.trained().values():
-            parameter += noise * torch.randn(parameter.shape, generator=draw)
-    model = {"name": str(base), "fingerprint": backbone.fingerprint, "revision": ""}
-    spec = Spec(tuned.method.label, tuned.method.to_dict(), model, task.to_json(), {}, {}, seed=seed, stage="final")
-    save_tuned(tuned, task, spec, folder)
-    return folder
 
 
 def save_peft(config, base, folder, n_labels=2, seed=0, dtype=None):

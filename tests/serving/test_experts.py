@@ -19,7 +19,8 @@ from deltaproof.errors import ConfigError, CorruptFileError, RecordError
 from deltaproof.evaluation.predict import predict
 from deltaproof.saving.folder import load_tuned
 from deltaproof.serving.experts import Experts
-from serving.conftest import OWN, PEFT, SMALL, lora, save_own, save_peft
+from own_folders import save_own
+from serving.conftest import OWN, PEFT, SMALL, lora, save_peft
 
 TEXTS = ["a good film", "a bad film, with a bad story!", "the dog does not mind at all", "no"]
 

@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 from by_hand_folders import NAMES, classifier
 from deltaproof.cli.main import app
 from deltaproof.errors import ConfigError
+from deltaproof.experiments.answer import find_tuned
+from deltaproof.saving.folder import load_tuned
 from deltaproof.shipping.check import check
 from deltaproof.shipping.extract import extract
 from deltaproof.shipping.gate import all_hold, gates_text
 from deltaproof.shipping.low_rank import best_factors, squeezed_factors
 from deltaproof.shipping.squeeze import squeeze
+from small import write_csv
 
 TEXTS = ["a good film", "a bad film with a bad story", "no"]
 
@@ -159,8 +162,29 @@ def test_the_commands_say_what_is_lost_and_for_a_run_the_score(made_by_hand, run
     result = call("extract", made.base, made.merged, "--rank", 2, "-o", tmp_path / "adapter")
     assert result.exit_code == 0, result.output
     assert "4 matrices cut to rank 2" in result.stdout
-    from deltaproof.experiments.answer import find_tuned
-
+    assert "accuracy on" not in result.stdout
+    rows = tmp_path / "rows.csv"
+    write_csv(rows, ["text", "label"], [["a good film", "good"], ["a bad film", "BAD"], ["no", "fair"], ["x", "2"]])
+    result = call("extract", made.base, made.merged, "--rank", 64, "-o", tmp_path / "b", "--data", rows, "--json")
+    found = json.loads(result.stdout)["score"]
+    model = AutoModelForSequenceClassification.from_pretrained(made.merged).eval()
+    tokenizer = AutoTokenizer.from_pretrained(made.merged)
+    with torch.no_grad():
+        said = [int(model(**tokenizer(text, return_tensors="pt")).logits.argmax())
+                for text in ("a good film", "a bad film", "no", "x")]  # fmt: skip
+    assert found["values"] == [np.mean(np.array(said) == [2, 0, 1, 2])] * 2
+    assert (found["metric"], found["n_rows"], found["rows"]) == ("accuracy", 4, "rows of rows.csv")
+    write_csv(rows, ["text", "label"], [["a good film", "god"], ["a bad film", "bad"]])
+    result = call("extract", made.base, made.merged, "--rank", 1, "-o", tmp_path / "c", "--data", rows)
+    assert result.exit_code == 1
+    assert "did you mean `good`" in " ".join(result.stderr.split())
+    write_csv(rows, ["text", "label"], [["a good film", "2"], ["a bad film", "0"]])
+    result = call("squeeze", made.adapter, "--rank", 1, "-o", tmp_path / "e", "--data", rows)
+    assert "accuracy on 2 rows of rows.csv" in result.stdout, result.output
+    whole = find_tuned(run_folder, "full")
+    base = load_tuned(whole)[2]["model"]["name"]
+    result = call("extract", base, whole, "--rank", 4, "-o", tmp_path / "d")
+    assert "accuracy on" in result.stdout
     source = find_tuned(run_folder, "lora(rank=2)")
     result = call("squeeze", source, "--rank", 1, "-o", tmp_path / "small", "--json")
     found = json.loads(result.stdout)

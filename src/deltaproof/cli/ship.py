@@ -20,6 +20,20 @@ def ship(
     licence: Annotated[str | None, typer.Option("--license", help="For the model card, such as `apache-2.0`.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep what failed a gate, as OUT.failed.")] = False,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of a merged model: store its weights in fp32, bf16 or fp16.")
+    ] = "fp32",
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", help="Of an ONNX graph: `int8`, matrices in 8 bits.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="How far a logit may be off, in units of the largest. \\[default: rounding]"),
+    ] = None,
+    score_tolerance: Annotated[
+        float | None,
+        typer.Option("--score-tolerance", help="How far the score on validation may move. \\[default: half a point]"),
+    ] = None,
     with_examples: Annotated[
         bool, typer.Option("--examples", help="Let the report beside it show texts of test examples.")
     ] = False,
@@ -34,6 +48,8 @@ def ship(
 
       deltaproof ship runs/reviews/best --to merged -o reviews-model/ --license apache-2.0
 
+      deltaproof ship runs/reviews/best --to merged --dtype bf16 -o half/
+
       deltaproof ship runs/reviews --to adapter -o reviews-adapter/ --json | jq .gates
     """
     from deltaproof.cli.output import ask_to_replace, emit, say_to
@@ -44,7 +60,8 @@ def ship(
     overwrite = ask_to_replace(out, overwrite)
     shipped = run(
         tuned, to, out, base=base, licence=licence, overwrite=overwrite, keep_failed=keep_failed,
-        with_examples=with_examples, say=say_to(quiet),
+        with_examples=with_examples, dtype=dtype, quantize=quantize, tolerance=tolerance,
+        score_tolerance=score_tolerance, say=say_to(quiet),
     )  # fmt: skip
     where = f"{shipped.folder}: {size(shipped.stored_bytes)}" if shipped.folder else f"{out}: not written"
     emit(shipped.to_json() if json else f"{gates_text(shipped.gates)}\n\n{where}", as_json=json)

@@ -66,7 +66,7 @@ class PeftEdit(ModelEdit):
                 with torch.no_grad():
                     wrapped.eval()(input_ids=token, attention_mask=token)
             wrapped.train(was_training)
-        on_top = {id(parameter) for path in head for parameter in _trained_copy(model.get_submodule(path)).parameters()}
+        on_top = {id(parameter) for path in head for parameter in trained_copy(model.get_submodule(path)).parameters()}
         for parameter in wrapped.parameters():
             if id(parameter) in on_top:
                 parameter.requires_grad_(True)
@@ -167,7 +167,7 @@ class PeftEdit(ModelEdit):
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
-def _trained_copy(module: nn.Module) -> nn.Module:
+def trained_copy(module: nn.Module) -> nn.Module:
     """What peft trains of one of its `modules_to_save`; another module as it is."""
     from peft.utils import ModulesToSaveWrapper
 
@@ -183,4 +183,4 @@ def _keep_trained_head(wrapped: nn.Module) -> None:
 
     for path, module in list(wrapped.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
-            wrapped.set_submodule(path, _trained_copy(module))
+            wrapped.set_submodule(path, trained_copy(module))

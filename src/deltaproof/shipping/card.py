@@ -63,7 +63,10 @@ def _front(facts: dict[str, Any]) -> str:
 def _what(facts: dict[str, Any]) -> str:
     code = _OPEN[facts["to"]].replace("BASE", json.dumps(facts["base"]["name"]))
     code = code.replace("N_LABELS", str(len(facts["task"]["labels"] or [0])))
-    return f"This folder holds {_WHAT[facts['to']]}.\n\n```python\n{code}\n```"
+    stored = {"fp32": "", "int8": "; its matrices are stored in 8 bits"}.get(
+        facts["stored_as"], f"; its weights are stored in {facts['stored_as']}, in which transformers opens it"
+    )
+    return f"This folder holds {_WHAT[facts['to']]}{stored}.\n\n```python\n{code}\n```"
 
 
 def _task(facts: dict[str, Any]) -> str:
@@ -71,7 +74,9 @@ def _task(facts: dict[str, Any]) -> str:
     lines.append(f"- {task['kind']}, texts cut at {task['max_length']} tokens")
     if task["labels"]:
         lines.append(f"- outputs, in this order: {', '.join(_code(label) for label in task['labels'])}")
-    if task["kind"] == "regression":
+    if task["kind"] == "regression" and (task["target_mean"], task["target_std"]) == (0.0, 1.0):
+        lines.append("- the output is the value itself, in the unit of the data")
+    elif task["kind"] == "regression":
         lines.append(f"- the output is in standard deviations: value = output · {task['target_std']:.8g} + "
                      f"{task['target_mean']:.8g}")  # fmt: skip
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deltaproof.backbones.head import output_parameters
 from deltaproof.backbones.source import find_source
 from deltaproof.backbones.tokenizing import load_tokenizer
 from deltaproof.errors import BackboneError, DeltaproofError
@@ -19,6 +20,7 @@ from deltaproof.shipping.onnx_graph import OnnxModel
 from deltaproof.shipping.opening import Opened, labels_in, open_model_folder, open_on_base
 from deltaproof.shipping.probes import BATCH, TEXTS, as_rows, token_ids
 from deltaproof.shipping.seeds import starts
+from deltaproof.shipping.units import between, scaled
 from deltaproof.tasks.text import TextTask
 from deltaproof.theory.adapters import CONFIG
 from deltaproof.theory.checkpoints import Checkpoint, open_model
@@ -110,7 +112,7 @@ class _Check:
         """Of an ONNX graph, whose weights have no names to compare: what it answers, alone and in a batch."""
         self._add(self._belongs())
         attached = self._attached(kind)
-        expected = attached.answers(self._rows())
+        expected = scaled(attached.answers(self._rows()), *self._unit())
         graph: OnnxModel = self._open("output: opens", lambda: OnnxModel(self.output))
         self._add(self._tokenizer(self.output, needs_own=True))
         names = labels_in(self.output)
@@ -152,7 +154,7 @@ class _Check:
             self._add(g.adapter_changes_something(*n_changed(self.before, self.tuned, attached, tuned)))
 
     def _ask_of_output(self, attached: Opened, tuned: Checkpoint, output: Checkpoint) -> None:
-        expected = attached.answers(self._rows())
+        expected = scaled(attached.answers(self._rows()), *self._unit())
         changed = changed_names(self.before, self.tuned, attached, tuned, output)
         known = self._known_labels() or attached.labels
         attached.model.to("meta")  # make room: one model at a time
@@ -160,7 +162,7 @@ class _Check:
         self._add(g.nothing_at_random("output: head is there", shipped))
         held = {model_name(stored): stored for stored in tuned}
         whole = {own: held[own] for own in shipped.parameter_names if own in held}
-        self._add(g.head_is_equal(tuned, output, whole))
+        self._add(g.head_is_equal(tuned, output, whole, self._unit_of_parameters(shipped)))
         self._add(self._tokenizer(self.output, needs_own=True))
         self._add(g.label_names_are_there(shipped, known))
         self._add(g.differs_from_base(self.before, output, shared_names(self.before, output), changed))
@@ -171,6 +173,19 @@ class _Check:
         )
         found = shipped.answers(self._rows())
         self._add(g.answers_are_equal("output answers like the tuned", expected, found, relative, why))
+
+    def _unit(self) -> tuple[float, float]:
+        """From what the tuned regression puts out to what the output does, whose evidence says whether they differ."""
+        if not ((self.tuned / FACTS).is_file() and (self.output / EVIDENCE).is_file()):
+            return 1.0, 0.0
+        told = read_json(self.output / EVIDENCE).get("task", {})
+        return between(self._facts()[1], TextTask.from_json(told)) if "target_std" in told else (1.0, 0.0)
+
+    def _unit_of_parameters(self, shipped: Opened) -> dict[str, tuple[float, float]]:
+        factor, shift = self._unit()
+        if (factor, shift) == (1.0, 0.0):
+            return {}
+        return {name: (factor, shift if name.endswith("bias") else 0.0) for name in output_parameters(shipped.model, 1)}
 
     def _rows(self) -> list[Any]:
         folder = find_source(self.base).folder

@@ -38,7 +38,7 @@ def run_of(folder: Path) -> Run | None:
 
 def evidence(
     spec: dict[str, Any], task: TextTask, run: Run | None, to: str, base: str, licence: str | None,
-    gates: list[Gate],
+    gates: list[Gate], stored_as: str = "fp32",
 ) -> dict[str, Any]:  # fmt: skip
     """Plain data for `evidence.json`: base, method, protocol, data, scores with intervals, gates."""
     key = Spec(**{**spec, "parents": tuple(spec.get("parents", ()))}).key
@@ -46,6 +46,7 @@ def evidence(
         "format": 1,
         "made_by": f"deltaproof {__version__}",
         "to": to,
+        "stored_as": stored_as,
         "record": key,
         "base": {**spec["model"], "name": base},
         "contestant": spec["contestant"],

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from deltaproof.backbones.quiet import quiet
@@ -66,6 +67,22 @@ def gguf(tuned: Tuned, task: TextTask, folder: Path) -> nn.Module:
         f"got `--to gguf` for a {tuned.backbone.family} classifier; ship `--to merged`, run that script on the folder "
         "where llama.cpp has this architecture with its head, and compare its answers on your texts"
     )
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""In which a merged model can be stored, by the names of `--dtype`."""
+
+
+@torch.no_grad()
+def store_in(model: nn.Module, dtype: str, folder: Path) -> nn.Module:
+    """Write a merged model's weights anew in another type.
+
+    Returns:
+        the model with the rounded weights, in fp32.
+    """
+    with quiet():
+        model.to(DTYPES[dtype]).save_pretrained(folder)  # type: ignore[operator]
+    return model.float()
 
 
 def _save_tokenizer(tuned: Tuned, folder: Path) -> None:

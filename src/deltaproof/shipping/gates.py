@@ -15,6 +15,7 @@ from deltaproof.backbones.source import find_source
 from deltaproof.errors import BackboneError
 from deltaproof.shipping.gate import Gate, at_least, at_most, failed, not_asked
 from deltaproof.shipping.opening import Opened
+from deltaproof.shipping.units import folded
 from deltaproof.theory.checkpoints import Checkpoint
 
 ROUNDING = {"F64": 1e-4, "F32": 1e-4, "F16": 2e-2, "BF16": 1e-1}
@@ -60,11 +61,15 @@ def nothing_at_random(name: str, opened: Opened) -> Gate:
 
 
 @torch.no_grad()
-def head_is_equal(tuned: Checkpoint, output: Checkpoint, whole: Mapping[str, str]) -> Gate:
+def head_is_equal(
+    tuned: Checkpoint, output: Checkpoint, whole: Mapping[str, str],
+    unit: Mapping[str, tuple[float, float]] | None = None,
+) -> Gate:  # fmt: skip
     """Are the parameters that tuning holds whole, such as the head, in the output to the last bit of its type?
 
     Args:
         whole: a parameter's name in the output to its name among the tuned tensors.
+        unit: factor and shift of parameters into which the unit of a regression is folded.
     """
     name = "head is equal"
     if not whole:
@@ -74,7 +79,7 @@ def head_is_equal(tuned: Checkpoint, output: Checkpoint, whole: Mapping[str, str
         if own not in output:
             return failed(name, f"`{own}` was tuned and is not in the output")
         value = output[own]
-        wanted = tuned[stored].to(value.dtype)
+        wanted = folded(tuned[stored], *(unit or {}).get(own, (1.0, 0.0))).to(value.dtype)
         if wanted.shape != value.shape:
             return failed(name, f"`{own}` is {list(value.shape)} in the output and {list(wanted.shape)} in the tuned")
         difference = float((wanted.double() - value.double()).abs().max()) if value.numel() else 0.0
@@ -178,7 +183,27 @@ def _says(logits: np.ndarray) -> int:
 def score_is_kept(metric: str, expected: float, found: float, allowed: float, n_rows: int, why: str) -> Gate:
     """Does it score on the task like what it was made from?"""
     reason = f"{metric} {found:.4g} for {expected:.4g} on {n_rows} validation rows; {why}"
-    return at_most("score is kept", abs(found - expected), allowed, f"difference in {metric}", reason)
+    difference = round(abs(found - expected), 12)  # 0.865 - 0.86 is a little more than 0.005 in binary
+    return at_most("score is kept", difference, allowed, f"difference in {metric}", reason)
+
+
+def answers_in_its_unit(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], deviation: float) -> Gate:
+    """Does a regression put out the value itself, in the unit of the data?
+
+    Args:
+        expected: values in the unit of the data, as the tuned model tells them.
+        found: what the shipped model puts out, nothing done to it.
+        deviation: of the training targets.
+    """
+    distance = max(float(np.abs(one - other).max()) for one, other in zip(expected, found, strict=True))
+    reason = f"over {len(expected)} texts; a thousandth of the targets' deviation, {deviation:.4g}, may be off"
+    return at_most("answers in its unit", distance, 1e-3 * deviation, "largest difference of a value", reason)
+
+
+def matrices_are_small(n_small: int, n_matrices: int) -> Gate:
+    """Is what was quantised stored in 8 bits? A quantiser that finds nothing says nothing."""
+    reason = f"of {n_matrices} matrices of the graph; embeddings and the like stay"
+    return at_least("weights are in 8 bits", n_small, 1, "matrices are", reason)
 
 
 def seed_reaches_the_start(starts: Sequence[Mapping[str, str]]) -> Gate:

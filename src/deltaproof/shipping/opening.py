@@ -70,8 +70,11 @@ def answers_of(model: nn.Module, rows: Sequence[dict[str, Tensor]]) -> list[np.n
     return found
 
 
-def open_model_folder(folder: Path) -> Opened:
+def open_model_folder(folder: Path, as_stored: bool = False) -> Opened:
     """A folder that `save_pretrained` wrote, by the class that its configuration names.
+
+    Args:
+        as_stored: reckon in the type of its weights, as transformers does unless it is told otherwise.
 
     Raises:
         BackboneError: transformers cannot open it.
@@ -83,7 +86,7 @@ def open_model_folder(folder: Path) -> Opened:
     kind = getattr(transformers, name, None)
     if kind is None:
         raise BackboneError(f"config.json must name a class of transformers, `{folder}` has `{name}`; save it again")
-    model, missing = _from_pretrained(kind, folder, config)
+    model, missing = _from_pretrained(kind, folder, config, "auto" if as_stored else torch.float32)
     return _opened(folder, "model", model, missing, _labels_of(config))
 
 
@@ -182,13 +185,15 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _from_pretrained(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
+def _from_pretrained(
+    kind: Any, folder: Path, config: Any, dtype: torch.dtype | str = torch.float32
+) -> tuple[Any, list[str]]:
     """The model, and what its files lack; one seed, so that what is drawn at random is at least drawn the same."""
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model, information = kind.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+                folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )  # fmt: skip
     except Exception as error:

@@ -1,21 +1,19 @@
 """Ship: write, ask every gate of what was written, and only then give it its name."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from deltaproof.backbones.source import find_source
 from deltaproof.backbones.tokenizing import load_tokenizer
 from deltaproof.data.run_folder import read_dataset
 from deltaproof.data.split import Split
 from deltaproof.errors import ConfigError, nearest
-from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.answer import find_tuned
 from deltaproof.metrics import METRICS
 from deltaproof.records.store import write_atomically, write_json
@@ -25,15 +23,19 @@ from deltaproof.shipping import gates as g
 from deltaproof.shipping.card import card
 from deltaproof.shipping.check import ONNX_ROUNDING, check
 from deltaproof.shipping.evidence import evidence, run_of
-from deltaproof.shipping.exports import EXPORTS
+from deltaproof.shipping.exports import EXPORTS, store_in
 from deltaproof.shipping.folders import EVIDENCE
-from deltaproof.shipping.gate import Gate, all_hold, failed
+from deltaproof.shipping.gate import Gate, all_hold, failed, not_asked
 from deltaproof.shipping.gate_log import enter_gates
 from deltaproof.shipping.onnx_graph import OnnxModel
+from deltaproof.shipping.onnx_graph import quantize as quantize_graph
 from deltaproof.shipping.opening import answers_of, open_model_folder, open_on_base
 from deltaproof.shipping.place import check_place, neighbour, put_in_place
 from deltaproof.shipping.probes import TEXTS, as_rows
+from deltaproof.shipping.scoring import score, score_opened
 from deltaproof.shipping.seeds import starts
+from deltaproof.shipping.storage import Storage, storage_for
+from deltaproof.shipping.units import between, in_units, is_scaled, scaled
 from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
@@ -71,9 +73,13 @@ class Shipped:
 
 def ship(
     source: Path | str, to: str, out: Path | str, *, base: str | None = None, licence: str | None = None,
-    overwrite: bool = False, keep_failed: bool = False, with_examples: bool = False, say: Say = lambda text: None,
+    overwrite: bool = False, keep_failed: bool = False, with_examples: bool = False, dtype: str = "fp32",
+    quantize: str | None = None, tolerance: float | None = None, score_tolerance: float | None = None,
+    say: Say = lambda text: None,
 ) -> Shipped:  # fmt: skip
     """Export a tuned model; the folder gets its name only when every gate holds.
+
+    A regression is shipped so that it answers in the unit of its data, where its head has a bias to hold the mean.
 
     Args:
         source: what `train` or `compare` saved, or a run folder, whose `best` is taken.
@@ -83,11 +89,16 @@ def ship(
         overwrite: replace a folder that is there.
         keep_failed: keep what failed, as `….failed`.
         with_examples: let the report show texts of test examples.
+        dtype: of a merged model: the type in which its weights are stored, `fp32`, `bf16` or `fp16`.
+        quantize: of an ONNX graph: `int8`, for matrices in 8 bits.
+        tolerance: how far a logit may be off, in units of the largest; by default what rounding explains.
+        score_tolerance: how far the score on validation may move, in the metric's own unit; by default half a point.
     Raises:
         ConfigError: the form is unknown or does not go with the method, or the folder is there.
     """
     if to not in EXPORTS:
         raise ConfigError(f"`to` must be one of {', '.join(EXPORTS)}, got `{to}`; {nearest(to, EXPORTS)}")
+    storage = storage_for(to, dtype, quantize, tolerance, score_tolerance)
     source, out = find_tuned(Path(source)), Path(out)
     check_place(out, overwrite)
     tuned, task, spec = load_tuned(source, base=base)
@@ -98,20 +109,30 @@ def ship(
     tokenizer = tuned.backbone.tokenizer
     rows = as_rows(tokenizer, texts)
     say(f"asking {spec['contestant']} itself")
-    before = answers_of(tuned, rows)
-    scored = None if validation is None else _score(tuned, task, tokenizer, validation)
+    trained, before = task, answers_of(tuned, rows)
+    scored = None if validation is None else score(tuned, task, tokenizer, validation)
     with neighbour(out) as place:
-        say(f"writing as {to}")
+        say(f"writing as {to}" + ("" if storage.name == "fp32" else f" in {storage.name}"))
+        task = in_units(tuned, trained)
         written = EXPORTS[to](tuned, task, place)
+        smaller: list[Gate] = []
+        if storage.dtype != "fp32":
+            written = store_in(written, storage.dtype, place)
+        if storage.quantize:
+            smaller.append(g.matrices_are_small(*quantize_graph(place)))
         n_bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
         in_memory = answers_of(written, rows)
-        write_json(place / EVIDENCE, evidence(spec, task, run, to, base, licence, []))
+        write_json(place / EVIDENCE, evidence(spec, task, run, to, base, licence, [], storage.name))
         say("asking the gates")
-        gates = check(base, place, None, texts) if to == "adapter" else check(base, source, place, texts)
-        gates += _only_here(base, source, to, place, rows, before, in_memory, spec, task)
+        made_of, output = (place, None) if to == "adapter" else (source, place)
+        gates = smaller + check(base, made_of, output, texts, storage.relative)
+        before = scaled(before, *between(trained, task))
+        gates += _only_here(base, to, place, rows, before, in_memory, spec, task, storage)
+        if is_scaled(trained):
+            gates.append(_unit_gate(base, to, place, rows, before, trained, task))
         if validation is not None and scored is not None and all_hold(gates):
-            gates.append(_score_gate(base, to, place, task, validation, scored))
-        facts = evidence(spec, task, run, to, base, licence, gates)
+            gates.append(_score_gate(base, to, place, task, validation, scored, storage))
+        facts = evidence(spec, task, run, to, base, licence, gates, storage.name)
         write_json(place / EVIDENCE, facts)
         write_atomically(place / "README.md", card(facts, gates, _licence_of(base)))
         if run is not None:
@@ -131,25 +152,30 @@ def _settle(place: Path, out: Path, holds: bool, keep_failed: bool, overwrite: b
 
 
 def _only_here(
-    base: str, source: Path, to: str, place: Path, rows: list[Any], before: list[np.ndarray],
-    in_memory: list[np.ndarray], spec: dict[str, Any], task: TextTask,
+    base: str, to: str, place: Path, rows: list[Any], before: list[np.ndarray], in_memory: list[np.ndarray],
+    spec: dict[str, Any], task: TextTask, storage: Storage,
 ) -> list[Gate]:  # fmt: skip
     """What only whoever wrote it can ask: is what is read again what stood in memory, and what was tuned?"""
     try:
         found = _answers(base, to, place, rows)
     except Exception as error:
         return [failed("reload equals memory", f"it does not open: {error}")]
-    relative = {"merged": 0.0, "adapter": g.ROUNDING["F32"], "onnx": ONNX_ROUNDING}[to]
+    relative = {"merged": 0.0, "adapter": g.ROUNDING["F32"], "onnx": storage.relative or ONNX_ROUNDING}[to]
     why = {
         "merged": "to the bit, since nothing may happen on the way to disk and back",
         "adapter": "peft sums in another order than this package",
-        "onnx": "onnxruntime sums in another order than torch",
+        "onnx": "onnxruntime rounds to 8 bits" if storage.quantize else "onnxruntime sums in another order than torch",
     }[to]
-    folding = f"at most {g.ROUNDING['F32']:g} of the largest logit, what rounding to F32 explains"
+    rounding = g.ROUNDING[storage.rounds_to] if storage.relative is None or to == "onnx" else storage.relative
+    folding = f"at most {rounding:g} of the largest logit, what rounding to {storage.rounds_to} explains"
     own = [
-        g.answers_are_equal("in memory as tuned", before, in_memory, g.ROUNDING["F32"], folding),
+        g.answers_are_equal("in memory as tuned", before, in_memory, rounding, folding),
         g.answers_are_equal("reload equals memory", in_memory, found, relative, why),
     ]
+    if storage.dtype != "fp32":
+        as_stored = open_model_folder(place, as_stored=True).answers(rows)
+        why = f"reckoned in {storage.dtype} too, as transformers does unless it is told otherwise"
+        own.append(g.answers_are_equal("answers in its own type", before, as_stored, rounding, why))
     if to == "adapter":  # for the others the source folder was asked
         own.append(g.seed_reaches_the_start(starts(base, spec, task)))
     return own
@@ -162,12 +188,24 @@ def _answers(base: str, to: str, place: Path, rows: list[Any]) -> list[np.ndarra
     return opened.answers(rows)
 
 
-def _score(model: nn.Module, task: TextTask, tokenizer: Any, split: Split) -> float:
-    outputs = predict(model, task, task.encode(tokenizer, split), tokenizer.pad_token_id)
-    return float(METRICS[task.metrics[0]].score(split.targets, outputs))
+def _unit_gate(
+    base: str, to: str, place: Path, rows: list[Any], before: list[np.ndarray], trained: TextTask, task: TextTask
+) -> Gate:  # fmt: skip
+    if is_scaled(task):
+        return not_asked(
+            "answers in its unit",
+            "the head has no bias to hold the mean: the card says how to turn outputs into values",
+        )
+    try:
+        found = _answers(base, to, place, rows)
+    except Exception as error:
+        return failed("answers in its unit", f"it does not open: {error}")
+    return g.answers_in_its_unit(before, found, trained.target_std)
 
 
-def _score_gate(base: str, to: str, place: Path, task: TextTask, split: Split, before: float) -> Gate:
+def _score_gate(
+    base: str, to: str, place: Path, task: TextTask, split: Split, before: float, storage: Storage
+) -> Gate:  # fmt: skip
     metric = METRICS[task.metrics[0]]
     if to == "onnx":
         tokenizer = load_tokenizer(place, str(place))
@@ -175,33 +213,14 @@ def _score_gate(base: str, to: str, place: Path, task: TextTask, split: Split, b
         outputs = _graph_outputs(OnnxModel(place), task, encoded, tokenizer.pad_token_id)
         after = float(metric.score(split.targets, outputs))
     else:
-        opened = open_model_folder(place) if to == "merged" else open_on_base(base, place)
-        after = _score_opened(opened.model, task, place, split)
+        opened = open_model_folder(place, as_stored=True) if to == "merged" else open_on_base(base, place)
+        after = score_opened(opened.model, task, place, split)
     is_share = metric.unit == "fraction"
     allowed = ALLOWED_POINTS if is_share else ALLOWED_SHARE * abs(before)
     why = "half a point may be lost" if is_share else "a hundredth may be lost"
+    if storage.score_tolerance is not None:
+        allowed, why = storage.score_tolerance, "as asked"
     return g.score_is_kept(metric.name, before, after, allowed, len(split), why)
-
-
-def scores_of(source: Path, adapters: Sequence[Path]) -> dict[str, Any] | None:
-    """Scores of adapters on the validation rows of the run that `source` is from; None where it is from none."""
-    run = run_of(source)
-    if run is None:
-        return None
-    spec, task = run.record.spec, TextTask.from_json(run.record.spec.task)
-    split = read_dataset(run.store.folder / "data", ["validation"]).validation
-    base = spec.model["name"]
-    values = [_score_opened(open_on_base(base, folder).model, task, folder, split) for folder in adapters]
-    return {"metric": task.metrics[0], "n_rows": len(split), "values": values}
-
-
-def _score_opened(model: nn.Module, task: TextTask, folder: Path, split: Split) -> float:
-    """With the folder's own tokenizer; a decoder is told which token is padding."""
-    tokenizer = load_tokenizer(folder, str(folder))
-    config: Any = model.config
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    return _score(model, task, tokenizer, split)
 
 
 def _graph_outputs(graph: OnnxModel, task: TextTask, encoded: Encoded, pad_token_id: int) -> np.ndarray:
