@@ -247,6 +247,7 @@ def test_without_the_extra_onnx_says_what_to_install(run_folder, tmp_path, monke
 
 def test_gates_of_a_run_s_model_are_kept_for_its_report_the_last_outcome_of_each_question(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "studies" / "gates.json").unlink(missing_ok=True)  # of the tests before this one
     source = of(tmp_path / "run", "lora(rank=2)")
     for overwrite in (False, True):
         ship(source, "merged", tmp_path / "out", overwrite=overwrite)
