@@ -20,8 +20,6 @@ from small import write_csv, write_reviews
 
 __all__ = ["_own_ledger"]
 
-WORDS = {"animal": ("fox", "dog"), "number": ("0", "1", "2", "3")}
-
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory) -> Path:
@@ -32,15 +30,18 @@ def base(tmp_path_factory) -> Path:
 def make_run(base, tmp_path_factory):
     """A run folder with one tuned model: its trained tensors are the start plus noise of a known size."""
 
-    def make(name: str, labels: tuple[str, str], method: str = "full", noise: float = 0.05, seed: int = 0,
+    def make(name: str, labels: tuple[str, str] | None, method: str = "full", noise: float = 0.05, seed: int = 0,
              base: Path = base) -> Path:  # fmt: skip
         folder = tmp_path_factory.mktemp("runs") / name
         table = write_reviews(folder.with_suffix(".csv"), 80, seed=seed)
-        if labels != ("neg", "pos"):
-            rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+        rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+        if labels is None:  # numbers: how much a text is liked
+            table = write_csv(table, ["text", "label"], [[t, 3.5 * (one == "pos") + at / 50] for at, (t, one) in
+                              enumerate(rows)])  # fmt: skip
+        elif labels != ("neg", "pos"):
             table = write_csv(table, ["text", "label"], [[t, labels[one == "pos"]] for t, one in rows])
         dataset = write_splits(load_data(str(table), seed=seed), folder / "data")
-        task = task_for(dataset, ["accuracy", "nll"], 16)
+        task = task_for(dataset, ["accuracy", "nll"] if labels else ["rmse", "spearman"], 16)
         source = find_source(str(base))
         model = {"name": str(base), "fingerprint": source.fingerprint(), "revision": ""}
         data = {"name": name, "fingerprint": dataset.fingerprint, "text_columns": list(dataset.text_columns)}

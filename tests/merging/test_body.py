@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from deltaproof.backbones import save_tiny
 from deltaproof.compression.folder import Options, compress_folder
+from deltaproof.compression.restore import decompress
 from deltaproof.errors import ConfigError
 from deltaproof.merging import combine
 from deltaproof.merging.body import Body
@@ -205,6 +206,47 @@ def test_pefts_linear_merge_of_factors_is_not_the_merge_of_the_updates(base, tmp
     layer = wrapped.base_model.model.bert.encoder.layer[0].attention.self.query
     ours = 0.5 * (layer.get_delta_weight("a") + layer.get_delta_weight("b"))
     assert (layer.get_delta_weight("m") - ours).norm() > 0.3 * ours.norm()
+
+
+def same_body(first, second):
+    """Whether two sets of experts merge to one body."""
+    for body in (first, second):
+        body.apply(Recipe("task_arithmetic", (0.5, 1.0)))
+    one, other = (weights_of(body.heads[1].backbone.model) for body in (first, second))
+    assert not torch.equal(one[below(first)[5]], open_model(str(first.sources[0].base))[below(first)[5][5:]])
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name])
+
+
+def test_a_compressed_lora_is_the_expert_that_it_decompresses_to(mood, lora, tmp_path):
+    compress_folder(lora, tmp_path / "lora.dpz", 0.5, options=Options(with_scores=False))
+    decompress(tmp_path / "lora.dpz", tmp_path / "folder")
+    same_body(body_of(mood, tmp_path / "lora.dpz"), body_of(mood, tmp_path / "folder"))
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_adapters_of_pefts_are_experts_packed_or_not(kind, mood, base, tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    roles = {"target_modules": ["query", "intermediate.dense"]}
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, **roles) if kind == "lora" else peft.IA3Config(
+        task_type="SEQ_CLS", feedforward_modules=["intermediate.dense"], **roles
+    )  # fmt: skip
+    wrapped = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn(parameter.shape)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    body = body_of(mood, tmp_path / "adapter")
+    assert [head.task.n_outputs for head in body.heads] == [2, 3]
+    body.apply(Recipe("task_arithmetic", (0.0, 1.0)))
+    expected, found = weights_of(wrapped.merge_and_unload()), weights_of(body.heads[1].backbone.model)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5)
+    compress_folder(tmp_path / "adapter", tmp_path / "adapter.dpz", 0.6, options=Options(with_scores=False))
+    decompress(tmp_path / "adapter.dpz", tmp_path / "again")
+    same_body(body_of(mood, tmp_path / "adapter.dpz"), body_of(mood, tmp_path / "again"))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "modernbert", "distilbert"])

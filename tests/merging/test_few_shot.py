@@ -63,6 +63,17 @@ def test_values_are_ridge_regression_in_closed_form():
     np.testing.assert_allclose((inputs @ found[0].T + found[1])[:, 0], theirs, atol=1e-8)
 
 
+def test_labels_of_which_several_may_hold_are_regressions_of_their_own():
+    inputs = rows(40, 4)
+    targets = np.stack([inputs[:, 0] > 3, inputs[:, 1] > 3, np.ones(40)], 1).astype(float)
+    weights, biases = few_shot.fitted(task("multilabel", 3), inputs, targets, True, 2.0)
+    scaled = (inputs - inputs.mean(0)) / inputs.std(0)
+    for at in (0, 1):
+        theirs = LogisticRegression(C=0.5, max_iter=1000).fit(scaled, targets[:, at]).decision_function(scaled)
+        np.testing.assert_allclose(inputs @ weights[at] + biases[at], theirs, atol=1e-5)
+    assert (inputs @ weights[2] + biases[2]).min() > 0  # a label that always holds is answered so
+
+
 def test_the_loss_over_folds_tells_features_that_hold_the_answer_from_those_that_do_not():
     classes = (np.arange(64) % 2)[:, None].astype(float)
     noise = rows(64, 40)

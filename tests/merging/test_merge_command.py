@@ -208,6 +208,28 @@ def test_an_expert_of_the_same_labels_lends_its_head(runs, make_run, tmp_path):
     assert (wrong.exit_code, "two for each label" in wrong.stderr) == (2, True)
 
 
+def test_values_are_merged_scored_and_composed_for(runs, make_run, tmp_path):
+    """Of errors the smaller is the better: in the search, in the differences, and for a head that is fitted."""
+    numbers, target = (
+        shutil.copytree(make_run(name, None, seed=seed), tmp_path / name, symlinks=True)
+        for name, seed in (("numbers", 41), ("target", 43))
+    )
+    said = json.loads(call(runs[0], numbers, "--how", "task_arithmetic", "--weights", "auto", "--budget", "3",
+                           "--test", "--json").stdout)  # fmt: skip
+    run = said["runs"][1]
+    assert run["metric"] == "rmse"
+    for one in run["compared"]:
+        worse = run["validation"]["merged"] > one["validation"]
+        assert (one["difference"]["validation"]["difference"] < 0) == worse
+    assert all(np.isfinite(one["value"]) for one in said["tried"])
+    composed = call(*runs[:2], "--for", target, "--weights", "auto", "--examples", "20", "--budget", "5", "--json")
+    assert composed.exit_code == 0, composed.output
+    (entry,) = json.loads(composed.stdout)["runs"]
+    assert entry["head"] == "fitted on 20 examples"
+    spread = read_dataset(target / "data").validation.targets.std()
+    assert entry["validation"]["merged"] < 1.5 * spread
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
