@@ -128,6 +128,12 @@ def test_report_builds_the_page_again_and_exports(trained, tmp_path):
     assert {path.suffix for path in tmp_path.rglob("*.*")} == {".csv", ".tex"}
 
 
+def test_report_refuses_a_folder_for_exports_that_nobody_asked_for(trained, tmp_path):
+    result = call("report", trained[1], "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "--export" in result.stderr
+
+
 def test_report_of_a_folder_that_is_none_ends_with_1(tmp_path):
     result = call("report", tmp_path)
     assert result.exit_code == 1

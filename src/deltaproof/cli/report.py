@@ -27,12 +27,18 @@ def report(
     Example: deltaproof report runs/reviews --export csv,latex,svg
     """
     from deltaproof.cli.output import columns, emit, emit_table
+    from deltaproof.errors import ConfigError
     from deltaproof.experiments.suite_document import FILE_NAME, with_studies
     from deltaproof.experiments.suite_text import suite_text
     from deltaproof.experiments.table import table_from
     from deltaproof.records.store import Store, read_json
     from deltaproof.report.suite_page import write_suite_page
 
+    if out is not None and not export:
+        raise ConfigError(
+            f"`--out` is the folder of what `--export` writes, got `{out}` without it; the page itself always stands at "
+            f"`{folder / 'report.html'}`"
+        )
     if (folder / FILE_NAME).exists():
         document = read_json(folder / FILE_NAME)
         for entry in document["tasks"]:
