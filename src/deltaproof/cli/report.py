@@ -36,7 +36,7 @@ def report(
 
     if out is not None and not export:
         raise ConfigError(
-            f"`--out` is the folder of what `--export` writes, got `{out}` without it; the page itself always stands at "
+            f"`--out` is the folder of what `--export` writes, got `{out}` without it; the page itself stands at "
             f"`{folder / 'report.html'}`"
         )
     if (folder / FILE_NAME).exists():
