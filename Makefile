@@ -1,4 +1,4 @@
-# make demo | test | check | check-slow. Each sets itself up first: once, in a few minutes; after that at once.
+# make demo | test | check | check-slow | bench. Each sets itself up first: once, in a few minutes; after that at once.
 # Options, each with its default: PYTHON=<the first Python 3.11 or newer found>  VENV=.venv  WORKERS=2
 VENV ?= .venv
 WORKERS ?= 2
@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 # One thread per worker: more of them only get into each other's way. No test may reach a hub.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test check check-slow check-cluster clean
+.PHONY: help demo test check check-slow check-cluster bench clean
 
 help:
 	@echo "make demo        full fine-tuning or PEFT, on a small real model and real data; ends with report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make check       style, types and import layers"
 	@echo "make check-slow  the evidence that takes minutes: calibration of the verdicts, fifty kills and resumes"
 	@echo "make check-cluster  the Ray engine on a real cluster of two nodes on this machine (brings ray, 270 MB)"
+	@echo "make bench       one sweep by peft + Trainer and by ours: time, memory, accuracy; BENCH='--contestants 8' sets options"
 	@echo "make clean       remove $(VENV) and caches"
 
 demo: $(VENV)/.demo-installed
@@ -35,6 +36,9 @@ check-slow: $(VENV)/.dev-installed
 
 check-cluster: $(VENV)/.cluster-installed
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/experiments/test_ray_engine.py
+
+bench: $(VENV)/.dev-installed
+	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

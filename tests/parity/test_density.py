@@ -23,9 +23,10 @@ from deltaproof.saving.peft_adapter import save_peft_adapter
 from deltaproof.tasks.text import TextTask, collate
 from deltaproof.testing import Bench
 from deltaproof.training.gradient import BatchGradient
-from deltaproof.training.outcome import Outcome
+from deltaproof.training.loop import Run
 from deltaproof.training.precision import accelerator_for
 from deltaproof.training.recomputing import recompute_activations
+from deltaproof.training.settings import Training
 
 EPSILON = 1e-7
 FIXTURE = torch.tensor([[[[0, 1e-3], [1, 0]]], [[[1e-4, 0], [0, 0]]]], dtype=torch.double)
@@ -158,8 +159,12 @@ def test_the_penalty_does_not_depend_on_micro_batches(micro_batch_size):
     def of(size):
         tuned = attached("lora(rank=2)", surrogate="tanh")
         rows = encoded(tuned.backbone.tokenizer, 6)
-        gradient = BatchGradient(tuned, TASK, rows, size, accelerator_for(torch.device("cpu"), "fp32"))
-        return gradient(np.arange(6), Outcome()), gradients(tuned)
+        accelerator = accelerator_for(torch.device("cpu"), "fp32")
+        settings = Training(batch_size=6, micro_batch_size=size)
+        run = Run(tuned, TASK, rows, rows, settings, 1e-3, 0, accelerator)
+        run.begin()
+        (loss,) = BatchGradient(TASK, rows, tuned.backbone.tokenizer.pad_token_id, accelerator)([run], np.arange(6))
+        return loss, gradients(tuned)
 
     whole, pieces = of(6), of(micro_batch_size)
     assert pieces[0] == pytest.approx(whole[0], rel=1e-6)

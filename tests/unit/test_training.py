@@ -14,6 +14,7 @@ from deltaproof.metrics import METRICS
 from deltaproof.tasks.batches import training_batches
 from deltaproof.tasks.text import TextTask, collate
 from deltaproof.training.checkpoints import Checkpoint
+from deltaproof.training.gradient import BatchGradient
 from deltaproof.training.loop import Run, number_of_steps, train
 from deltaproof.training.precision import accelerator_for, pick_device, pick_precision
 from deltaproof.training.settings import Training
@@ -47,8 +48,8 @@ class Small:
         self.outcome = train(*self.arguments, checkpoint, **options)
         return self
 
-    def run(self):
-        return Run(*self.arguments)
+    def run(self, checkpoint=None):
+        return Run(*self.arguments, checkpoint)
 
     @property
     def arguments(self):
@@ -60,6 +61,13 @@ class Small:
     @property
     def state(self):
         return {name: value.clone() for name, value in self.tuned.state().items()}
+
+
+def take_gradient(run, n_rows):
+    """Leave the gradient over the first rows in what is trained; returns the loss."""
+    pad_token_id = run.tuned.backbone.tokenizer.pad_token_id
+    (loss,) = BatchGradient(TASK, run.train_rows, pad_token_id, run.accelerator)([run], np.arange(n_rows))
+    return loss
 
 
 def same(one, other):
@@ -241,15 +249,15 @@ def test_when_memory_runs_out_the_micro_batch_is_halved_and_nothing_else_changes
 
 
 def test_the_halved_micro_batch_is_remembered_over_a_cut(tmp_path):
-    run = Small(evaluations_per_epoch=2).run()
+    run = Small(evaluations_per_epoch=2).run(Checkpoint(tmp_path / "c", every_seconds=0))
     run.begin()
-    run.gradient.micro_batch_size = 1
-    run.step(0, np.arange(4))
+    run.micro_batch_size = 1
+    run.step(0, take_gradient(run, 4))
     run.evaluate(0)
-    run.keep(Checkpoint(tmp_path / "c", every_seconds=0), 0)
-    fresh = Small(evaluations_per_epoch=2).run()
-    assert fresh.resume(Checkpoint(tmp_path / "c")) == 1
-    assert fresh.gradient.micro_batch_size == 1
+    run.keep(0)
+    fresh = Small(evaluations_per_epoch=2).run(Checkpoint(tmp_path / "c"))
+    assert fresh.begin() == 1
+    assert fresh.micro_batch_size == 1
 
 
 def test_memory_that_runs_out_at_a_single_row_is_passed_on(monkeypatch):
@@ -279,12 +287,12 @@ def test_after_a_divergence_the_best_values_are_back():
     training = Small("full", dropout=0.0)
     run = training.run()
     run.begin()
-    run.step(0, np.arange(4))
+    run.step(0, take_gradient(run, 4))
     run.evaluate(0)
     best = training.state
     for parameter in run.trained.values():
         parameter.data.fill_(float("nan"))
-    run.step(1, np.arange(4))
+    run.step(1, take_gradient(run, 4))
     run.end()
     assert run.outcome.diverged
     assert same(training.state, best)
@@ -330,7 +338,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(micro_batch_size):
     def gradients(size):
         run = Small("full", dropout=0.0, micro_batch_size=size, batch_size=8).run()
         run.begin()
-        run.gradient(np.arange(8), run.outcome)
+        take_gradient(run, 8)
         return {name: parameter.grad for name, parameter in run.trained.items() if parameter.grad is not None}
 
     whole, parts = gradients(8), gradients(micro_batch_size)
@@ -344,7 +352,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(method):
     def gradients(is_on):
         run = Small(method, gradient_checkpointing=is_on).run()
         run.begin()
-        run.gradient(np.arange(4), run.outcome)
+        take_gradient(run, 4)
         return {name: parameter.grad for name, parameter in run.trained.items() if parameter.grad is not None}
 
     kept, recomputed = gradients(False), gradients(True)
@@ -359,7 +367,7 @@ def test_gradient_checkpointing_sends_no_gradient_where_nothing_is_trained(metho
     run, reached = training.run(), []
     run.begin()
     training.backbone.module("bert.encoder.layer.0").register_full_backward_hook(lambda *_: reached.append(1))
-    run.gradient(np.arange(4), run.outcome)
+    take_gradient(run, 4)
     assert bool(reached) == is_reached
 
 
@@ -391,7 +399,7 @@ def test_in_bf16_products_are_in_bf16_and_everything_kept_in_fp32(method):
     )
     run = training.run()
     run.begin()
-    run.step(0, np.arange(4))
+    run.step(0, take_gradient(run, 4))
     assert seen == {torch.bfloat16}
     assert {parameter.dtype for parameter in run.trained.values()} == {torch.float32}
     states = [value for state in run.optimizer.state_dict()["state"].values() for value in state.values()]
@@ -431,7 +439,7 @@ def test_a_penalty_is_part_of_the_loss_and_pulls():
     run.begin()
     (edit,) = training.tuned.edits
     before = edit.penalty().item()
-    loss = run.gradient(np.arange(4), run.outcome)
+    loss = take_gradient(run, 4)
     logits = training.tuned(**collate(run.train_rows, np.arange(4), 0)).logits
     plain = TASK.loss(logits, torch.tensor(run.train_rows.targets[:4])).item()
     assert loss == pytest.approx(plain + before, rel=1e-5)

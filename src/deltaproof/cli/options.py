@@ -24,7 +24,9 @@ Workers = Annotated[
 ]
 Engine = Annotated[
     str | None,
-    typer.Option("--engine", help="Where trainings run: local, or ray for a Ray cluster. \\[default: local]"),
+    typer.Option(
+        "--engine", help="Where trainings run: local, lanes, auto, or ray for a Ray cluster. \\[default: local]"
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option("--address", help="HOST:PORT of the Ray cluster. \\[default: this machine's]")

@@ -1,6 +1,6 @@
 """What a model answers for every row of a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
 T = TypeVar("T")
+Logits = Callable[[dict[str, torch.Tensor]], Sequence[torch.Tensor]]
 
 
 @torch.inference_mode()
@@ -22,9 +23,35 @@ def predict(
 
     Halves its batch when memory runs out; the answers do not depend on it but for rounding.
     """
-    return in_evaluation(
-        model, batch_size, lambda size, device: _answers(model, task, encoded, pad_token_id, size, precision, device)
+    (answers,) = predict_side_by_side(
+        [model], lambda batch: [model(**batch).logits], task, encoded, pad_token_id, batch_size, precision
     )
+    return answers
+
+
+@torch.inference_mode()
+def predict_side_by_side(
+    models: Sequence[nn.Module], logits: Logits, task: TextTask, encoded: Encoded, pad_token_id: int, batch_size: int,
+    precision: str,
+) -> list[np.ndarray]:  # fmt: skip
+    """What `predict` gives, of several models over the same rows, whose logits come about together.
+
+    Args:
+        logits: of each model for a batch, (batch, n_outputs).
+    """
+
+    def do(size: int, device: torch.device) -> list[np.ndarray]:
+        outputs = [np.zeros((len(encoded), task.n_outputs)) for _ in models]
+        for rows in evaluation_batches(encoded.lengths, size):
+            batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
+            with autocast(device, precision):
+                found = logits(batch)
+            for output, each in zip(outputs, found, strict=True):
+                output[rows] = task.outputs(each)
+        return outputs
+
+    model = models[0] if len(models) == 1 else nn.ModuleList(models)
+    return in_evaluation(model, batch_size, do)
 
 
 def in_evaluation(model: nn.Module, batch_size: int, do: Callable[[int, torch.device], T]) -> T:
@@ -43,19 +70,6 @@ def in_evaluation(model: nn.Module, batch_size: int, do: Callable[[int, torch.de
             batch_size //= 2
     finally:
         model.train(was_training)
-
-
-def _answers(
-    model: nn.Module, task: TextTask, encoded: Encoded, pad_token_id: int, batch_size: int, precision: str,
-    device: torch.device,
-) -> np.ndarray:  # fmt: skip
-    outputs = np.zeros((len(encoded), task.n_outputs))
-    for rows in evaluation_batches(encoded.lengths, batch_size):
-        batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
-        with autocast(device, precision):
-            logits = model(**batch).logits
-        outputs[rows] = task.outputs(logits)
-    return outputs
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

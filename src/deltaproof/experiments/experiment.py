@@ -167,7 +167,7 @@ class Experiment:
         scores: dict[float, float] = {}
         while len(scores) < self.n_trials:
             given = rates[len(scores) : self.n_trials]
-            batch = given[: None if rung else 1] or [rounded(next_rate(scores))]
+            batch = given or [rounded(next_rate(scores))]  # those known beforehand may go side by side
             if batch[0] in scores:
                 break  # the search has closed in on one rate
             for rate, trial in trials.run(batch).items():
@@ -282,8 +282,19 @@ class Experiment:
 
     def _job(self, spec: Spec, keep: bool = False, begins: str | None = None) -> Job:
         snapshots = spec.stage == "final" and self.plan.keep == "snapshots"
-        trust = self.plan.trust_remote_code
-        return Job(spec, self.store.folder, self.resolved.facts.device, keep, False, snapshots, trust, begins)
+        estimate, facts = self.estimates.get(spec.contestant), self.resolved.facts
+        return Job(
+            spec,
+            self.store.folder,
+            facts.device,
+            keep=keep,
+            snapshots=snapshots,
+            trust_remote_code=self.plan.trust_remote_code,
+            begins=begins,
+            peak_memory_bytes=None if estimate is None else estimate.peak_memory_bytes,
+            peak_device_memory_bytes=None if estimate is None else estimate.peak_device_memory_bytes,
+            base_bytes=4 * facts.n_parameters,  # loaded in fp32
+        )
 
     def _write(self) -> None:
         self.document["data"]["openings"] = len(self.resolved.dataset.test.openings())

@@ -24,11 +24,43 @@ class Job:
     trust_remote_code: bool = False
     begins: str | None = None
     """Key of the run that this one, a trial's way to its rung, is the beginning of: it leaves its checkpoint there."""
+    peak_memory_bytes: int | None = None
+    """What the contestant's probe took; None where that is not known."""
+    peak_device_memory_bytes: int | None = None
+    base_bytes: int = 0
+    """Of that, what the model's weights take, which runs side by side hold once."""
 
     @property
     def checkpoint_key(self) -> str:
         """Names the checkpoint that the job goes on from, under `checkpoints/`."""
         return self.begins or self.spec.key
+
+
+@dataclass(frozen=True)
+class LaneRequest:
+    """Jobs of one model, data set and seed, to be trained side by side."""
+
+    jobs: tuple[Job, ...]
+    side_by_side: int | None = None
+    """How many go through the model in one pass; None: what a few measured steps find the fastest."""
+    may_decline: bool = False
+    """Whether all may be left to be run alone if that is about as fast."""
+
+
+@dataclass(frozen=True)
+class LaneReport:
+    """What came of jobs that were to be trained side by side; the records of those that were stand in their folder."""
+
+    alone: tuple[tuple[str, str], ...]
+    """Keys of those that have to be run alone, each with the reason."""
+    n_lanes: int = 0
+    """How many were trained in lanes."""
+    side_by_side: int = 0
+    """How many of them went through the model in one pass."""
+    gain: float | None = None
+    """How many times faster a step was in lanes, measured before the start; None where it was not."""
+    peak_memory_bytes: int | None = None
+    peak_device_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

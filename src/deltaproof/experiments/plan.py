@@ -91,7 +91,9 @@ class Plan(Settings):
     workers: int | None = pydantic.Field(default=None, ge=1)
     """Trainings side by side; when left out as many as there are cores on a CPU, up to 4, and one on an accelerator."""
     engine: str = "local"
-    """Where runs take place: `local` is this machine, `ray` a Ray cluster (extra [cluster]). It decides no result."""
+    """Where runs take place: `local` is this machine, each run a process of its own; `lanes` trains runs that keep the
+    base frozen side by side over one copy of it, `auto` does so where a few measured steps say that it is faster; `ray`
+    is a Ray cluster (extra [cluster]). It decides no result."""
     address: str | None = None
     """`HOST:PORT` of the Ray cluster; the one that this machine belongs to when left out."""
     device: str = "auto"

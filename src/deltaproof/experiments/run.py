@@ -1,5 +1,6 @@
 """One run, from its spec to its record."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.load import load_backbone
@@ -32,7 +34,7 @@ from deltaproof.saving.folder import save_tuned
 from deltaproof.seeding import seed_everything
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.checkpoints import Checkpoint
-from deltaproof.training.loop import Outcome, train
+from deltaproof.training.loop import Outcome, Run, go
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
 
@@ -82,87 +84,120 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
         record = replace(record, started=started, seconds=seconds, environment=environment())
         store.write(record, predictions)
         if job.begins is None:
-            _checkpoint(store, job).clear()
+            checkpoint_of(store, job).clear()
         return record
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """A training that is over, and what it was made of."""
+class Ground:
+    """What a run stands on before its method comes in: runs of one model, data set and seed may share it."""
 
     dataset: Dataset
     task: TextTask
-    method: Method
-    tuned: Tuned
+    settings: Training
+    backbone: Backbone
     train_rows: Encoded
     validation_rows: Encoded
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that is over, and what it was made of."""
+
+    ground: Ground
+    method: Method
+    tuned: Tuned
     outcome: Outcome
     base_measurements: Measurements
 
 
-def _train(job: Job, store: Store, progress: Progress) -> _Trained:
+def ground_for(job: Job, store: Store) -> Ground:
+    """Load the model, read and encode the data, take the device."""
     spec, device = job.spec, pick_device(job.device)
     use_threads(spec)
     torch.use_deterministic_algorithms(True, warn_only=True)
     accelerator = accelerator_for(device, spec.training["precision"])
     dataset = read_dataset(store.folder / "data")
-    method, task, settings = method_from(spec.method), TextTask.from_json(spec.task), loop_settings(spec)
+    task, settings = TextTask.from_json(spec.task), loop_settings(spec)
     backbone = load_for(spec, job.trust_remote_code)
     train_rows = task.encode(backbone.tokenizer, dataset.train)
     validation_rows = task.encode(backbone.tokenizer, dataset.validation)
-    if spec.stage == "rung":
-        _keep_answers(store, spec, "start", backbone.model.to(device), task, backbone, dataset, validation_rows)
-        backbone.model.cpu()  # where it lay: methods start from its weights there
-    before = _base_measurements(method, backbone, validation_rows, spec, device) if spec.stage == "final" else {}
+    return Ground(dataset, task, settings, backbone, train_rows, validation_rows, accelerator)
+
+
+def attached(spec: Spec, store: Store, backbone: Backbone) -> Tuned:
+    """The spec's method on a model, with the start values of its seed."""
     seed_everything(spec.seed, "run")
     with decompositions_in(store.folder / "decompositions"):
-        tuned = attach(backbone, method, spec.seed)
-    outcome = train(
+        return attach(backbone, method_from(spec.method), spec.seed)
+
+
+def run_on(
+    ground: Ground, tuned: Tuned, job: Job, store: Store, progress: Progress = lambda step, n_steps, values: None
+) -> Run:
+    """The job's training, ready to begin."""
+    return Run(
         tuned,
-        task,
-        train_rows,
-        validation_rows,
-        settings,
-        spec.training["learning_rate"],
-        spec.seed,
-        accelerator,
-        _checkpoint(store, job),
+        ground.task,
+        ground.train_rows,
+        ground.validation_rows,
+        ground.settings,
+        job.spec.training["learning_rate"],
+        job.spec.seed,
+        ground.accelerator,
+        checkpoint_of(store, job),
         progress,
-        snapshot_folder(store, spec.key) if job.snapshots else None,
-        stop_after=spec.training.get("rung_step"),
+        snapshot_folder(store, job.spec.key) if job.snapshots else None,
     )
-    return _Trained(dataset, task, method, tuned, train_rows, validation_rows, outcome, before)
 
 
-def _checkpoint(store: Store, job: Job) -> Checkpoint:
+def _train(job: Job, store: Store, progress: Progress) -> Trained:
+    ground = ground_for(job, store)
+    before = before_attaching(job.spec, store, ground)
+    tuned = attached(job.spec, store, ground.backbone)
+    training = run_on(ground, tuned, job, store, progress)
+    go([training], training.begin(), stop_after=job.spec.training.get("rung_step"))
+    return Trained(ground, tuned.method, tuned, training.outcome, before)
+
+
+def checkpoint_of(store: Store, job: Job) -> Checkpoint:
+    """Where the job's training stands on disk."""
     return Checkpoint(store.folder / "checkpoints" / job.checkpoint_key)
 
 
 def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predictions | None]:
-    spec, precision = job.spec, job.spec.training["precision"]
     memory = PeakMemory(pick_device(job.device))
     made = _train(job, store, progress)
-    tuned, backbone, task, outcome = made.tuned, made.tuned.backbone, made.task, made.outcome
-    notes = [*backbone.notes, *made.method.notes(backbone), *outcome.notes]
-    peak, device_peak = memory.host_bytes(), memory.device_bytes()
+    return measure(job, store, made, memory.host_bytes(), memory.device_bytes())
+
+
+def measure(
+    job: Job, store: Store, made: Trained, peak_memory_bytes: int | None, peak_device_memory_bytes: int | None
+) -> tuple[Record, Predictions | None]:
+    """What a training that is over has come to. A final run's model may be merged by it, for good."""
+    spec, precision = job.spec, job.spec.training["precision"]
+    ground, tuned, outcome = made.ground, made.tuned, made.outcome
+    notes = [*tuned.backbone.notes, *made.method.notes(tuned.backbone), *outcome.notes]
     if outcome.diverged:
         return Record(spec, "diverged", history=outcome.history, notes=notes), None
     validation = outcome.validation
     if spec.stage == "rung":
-        _keep_answers(store, spec, "rung", tuned, task, backbone, made.dataset, made.validation_rows)
+        _keep_answers(store, spec, "rung", tuned, ground)
         validation = outcome.history[-1]["validation"]
     test_scores: dict[str, float] = {}
     measurements: Measurements = {}
     predictions: Predictions | None = None
     if spec.stage == "final":
-        test_scores, predictions = _final_evaluation(made.dataset, tuned, task, spec, precision)
+        test_scores, predictions = _final_evaluation(ground.dataset, tuned, ground.task, spec, precision)
         measurements = made.base_measurements | measured(
-            made.method.measures, tuned, backbone, made.validation_rows, 2 * spec.training["batch_size"], precision
-        )
+            made.method.measures, tuned, tuned.backbone, ground.validation_rows, 2 * spec.training["batch_size"],
+            precision,
+        )  # fmt: skip
         if job.keep:
-            save_tuned(tuned, task, spec, tuned_folder(store, spec.key))
-    cost = _cost(tuned, task, made.train_rows, outcome, precision, final=spec.stage == "final")
-    cost = replace(cost, peak_memory_bytes=peak, peak_device_memory_bytes=device_peak)
+            save_tuned(tuned, ground.task, spec, tuned_folder(store, spec.key))
+    cost = _cost(tuned, ground.task, ground.train_rows, outcome, precision, final=spec.stage == "final")
+    cost = replace(cost, peak_memory_bytes=peak_memory_bytes, peak_device_memory_bytes=peak_device_memory_bytes)
     record = Record(
         spec, "done", validation, test_scores, outcome.history, cost, measurements=measurements, notes=notes
     )
@@ -176,37 +211,57 @@ def _restore(job: Job, store: Store, record: Record, progress: Progress) -> None
         RecordError: this training went another way than the one on record.
     """
     made = _train(job, store, progress)
-    _checkpoint(store, job).clear()
-    if (made.outcome.validation, made.outcome.history) != (record.validation, record.history):
+    checkpoint_of(store, job).clear()
+    if not _went_as(record, made.outcome):
         shutil.rmtree(snapshot_folder(store, record.spec.key), ignore_errors=True)
         raise RecordError(
             f"a training that is repeated must go as on record, that of `{record.spec.contestant}` with seed "
             f"{record.spec.seed} did not on this machine, so its tuned model is not had again; compare in a new folder "
             f"with `--keep all`"
         )
-    save_tuned(made.tuned, made.task, record.spec, tuned_folder(store, record.spec.key))
+    save_tuned(made.tuned, made.ground.task, record.spec, tuned_folder(store, record.spec.key))
 
 
 def _keep_answers(
-    store: Store, spec: Spec, moment: Literal["start", "rung"], model: torch.nn.Module, task: TextTask,
-    backbone: Backbone, dataset: Dataset, rows: Encoded,
-) -> None:  # fmt: skip
+    store: Store, spec: Spec, moment: Literal["start", "rung"], model: torch.nn.Module, ground: Ground
+) -> None:
     """Store what a model answers to the validation rows, by which trials are compared at their rung."""
     size, precision = 2 * spec.training["batch_size"], spec.training["precision"]
-    outputs = predict(model, task, rows, backbone.tokenizer.pad_token_id, size, precision)
-    split = dataset.validation
+    pad_token_id = ground.backbone.tokenizer.pad_token_id
+    outputs = predict(model, ground.task, ground.validation_rows, pad_token_id, size, precision)
+    split = ground.dataset.validation
     write_predictions(store.rung_path(spec.key, moment), Predictions(split.ids, split.groups, split.targets, outputs))
 
 
-def _base_measurements(
-    method: Method, backbone: Backbone, rows: Encoded, spec: Spec, device: torch.device
-) -> Measurements:
-    """What the method asks to have measured, of the model before it is attached."""
-    if not method.measures:
+def _went_as(record: Record, outcome: Outcome) -> bool:
+    """Whether a training went as on record: to the bit, and but for rounding where that was made in lanes."""
+    if "lanes" not in record.environment:
+        return (outcome.validation, outcome.history) == (record.validation, record.history)
+    return _alike(outcome.history, record.history)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)
+    return bool(one == other)
+
+
+def before_attaching(spec: Spec, store: Store, ground: Ground) -> Measurements:
+    """What has to be known of the model before the method is attached: at a final run what it asks to have measured;
+    on the way to a rung the answers, which are stored."""
+    if spec.stage == "rung":
+        _keep_answers(store, spec, "start", ground.backbone.model.to(ground.accelerator.device), ground)
+        ground.backbone.model.cpu()  # where it lay: methods start from its weights there
+    method = method_from(spec.method)
+    if not method.measures or spec.stage != "final":
         return {}
     batch_size, precision = 2 * spec.training["batch_size"], spec.training["precision"]
-    model = backbone.model.to(device)
-    found = measured(method.measures, model, backbone, rows, batch_size, precision)
+    model = ground.backbone.model.to(ground.accelerator.device)
+    found = measured(method.measures, model, ground.backbone, ground.validation_rows, batch_size, precision)
     model.cpu()  # where it lay: methods start from its weights there
     return {f"base_{name}": value for name, value in found.items()}
 

@@ -39,9 +39,10 @@ class Trials:
         self._standings: dict[float, Standing] = {}
 
     def run(self, rates: Sequence[float]) -> dict[float, Trial]:
-        """Trials at these learning rates, side by side where they rest at a rung, otherwise one after the other."""
+        """Trials at these learning rates, side by side."""
         if self._rung is None:
-            return {rate: Trial(self._whole(rate)) for rate in rates}
+            records = self._side_by_side(self._whole, list(rates))
+            return {rate: Trial(record) for rate, record in zip(rates, records, strict=True)}
         fresh = [rate for rate in rates if self._find(self._spec_at(rate)) is None]  # else there is nothing to save
         beginnings = dict(zip(fresh, self._side_by_side(self._to_rung, fresh), strict=True))
         resting = {rate: record for rate, record in beginnings.items() if record.status == "done"}

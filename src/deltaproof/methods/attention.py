@@ -43,6 +43,11 @@ def edit_attention(backbone: Backbone, here: list[tuple[Site, AttentionEdit]], c
     return handle
 
 
+def is_edited(module: nn.Module) -> bool:
+    """Whether edits act in this module's attention."""
+    return hasattr(module, _EDITS)
+
+
 class EditedAttention:
     """A model whose attention is edited, until `remove`."""
 

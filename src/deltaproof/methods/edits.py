@@ -32,6 +32,11 @@ class Edit(nn.Module):
     recomputable: bool = True
     """Whether layers may be computed again in the backward pass (gradient checkpointing)."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether the edit draws random numbers in training, or changes how many the model draws."""
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
+
     def start(self, weight: Tensor | None, generator: torch.Generator) -> None:
         """Set the start values; `weight` is the site's frozen weight, (d_out, d_in), where the site has one."""
 
@@ -172,6 +177,7 @@ class BranchEdit(Edit):
 class AttentionEdit(Edit):
     """A change inside attention, at a site of role `attention`: further keys and values, other scores or weights."""
 
+    draws = True  # where attention drops weights, they are others than the model's
     changes_scores: bool = False
     """Whether `scores` or `weights` does anything: attention maps are then written out, which costs memory."""
 
@@ -202,6 +208,10 @@ class AttentionEdit(Edit):
 
 class ModelEdit(Edit):
     """A change of the whole model by code that is not ours: `wrap` returns the model to call from now on."""
+
+    draws = True  # for all that is known of it
+    acts_inside: bool = True
+    """Whether all that it does happens in modules of the model, and not around it."""
 
     def wrap(self, model: nn.Module, head: tuple[str, ...]) -> nn.Module:
         raise NotImplementedError

@@ -31,6 +31,7 @@ class PeftEdit(ModelEdit):
         self.kind = str(config.peft_type.value).lower()
         # prefixes come as a cache, which transformers takes away from layers that are computed again
         self.recomputable = self.kind != "prefix_tuning"
+        self.acts_inside = not config.is_prompt_learning
         self._seed = 0
         self._wrapped: list[Any] = []  # in a list, so that the edit does not own the model's parameters
 

@@ -1,6 +1,7 @@
-"""The gradient of one batch, in as few micro-batches as memory allows."""
+"""The gradient of one batch, in as few micro-batches as memory allows, for one run or for several side by side."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -10,64 +11,124 @@ from torch import Tensor
 from deltaproof.memory import free_cached, is_out_of_memory
 from deltaproof.methods.tuned import Tuned
 from deltaproof.tasks.text import Encoded, TextTask, collate
-from deltaproof.training.outcome import Outcome
+
+if TYPE_CHECKING:
+    from deltaproof.training.loop import Run
+
+Answers: TypeAlias = "tuple[Sequence[Run], list[Tensor]]"
+"""Runs, and the logits of each."""
+
+
+class Forward(Protocol):
+    """How the logits of runs come about that see the same rows."""
+
+    def take_up(self, runs: "Sequence[Run]") -> None:
+        """A step is about to begin: go on with the random numbers where each run left them."""
+
+    def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
+        """Some of the runs with the logits of each, (batch, n_outputs), and then others, until all have had theirs."""
+
+    def put_down(self, runs: "Sequence[Run]") -> None:
+        """The step's last forward pass is over: each run keeps where its random numbers stand."""
+
+    def shrink(self) -> bool:
+        """Take less memory from now on, at the same results; returns whether that can be done."""
+
+
+class Alone:
+    """One run, by its own model."""
+
+    def take_up(self, runs: "Sequence[Run]") -> None:
+        (run,) = runs
+        set_random_state(run.random, run.accelerator.device)
+
+    def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
+        (run,) = runs
+        yield runs, [run.tuned(**batch).logits]
+
+    def put_down(self, runs: "Sequence[Run]") -> None:
+        (run,) = runs
+        run.random = random_state(run.accelerator.device)
+
+    def shrink(self) -> bool:
+        return False
 
 
 class BatchGradient:
-    """Leaves the gradient of a batch's mean loss in the trained parameters.
+    """Leaves the gradient of a batch's mean loss in the trained parameters of each run.
 
     When memory runs out, the micro-batch is halved and the batch taken again with the same random numbers.
     """
 
     def __init__(
-        self, tuned: Tuned, task: TextTask, rows: Encoded, micro_batch_size: int, accelerator: Accelerator
+        self, task: TextTask, rows: Encoded, pad_token_id: int, accelerator: Accelerator, forward: Forward | None = None
     ) -> None:
-        self.tuned, self.task, self.rows, self.accelerator = tuned, task, rows, accelerator
-        self.micro_batch_size = micro_batch_size
+        self.task, self.rows, self.pad_token_id, self.accelerator = task, rows, pad_token_id, accelerator
+        self.forward = forward or Alone()
 
-    def __call__(self, rows: np.ndarray, outcome: Outcome) -> float:
-        """Returns the mean loss over `rows`, penalties included."""
+    def __call__(self, runs: "Sequence[Run]", rows: np.ndarray) -> list[float]:
+        """Returns the mean loss of each run over `rows`, penalties included."""
         while True:
-            random = random_state(self.accelerator.device)
             try:
-                return self._accumulate(rows, outcome)
+                return self._accumulate(runs, rows)
             except Exception as error:
-                if not is_out_of_memory(error) or self.micro_batch_size == 1:
+                if not is_out_of_memory(error):
                     raise
+                if not self.forward.shrink():
+                    if runs[0].micro_batch_size == 1:
+                        raise
+                    for run in runs:
+                        run.halve_micro_batch()
             # outside the `except`, where the failed step's tensors are no longer held by the traceback
-            set_random_state(random, self.accelerator.device)
-            self.tuned.zero_grad(set_to_none=True)
+            for run in runs:
+                run.tuned.zero_grad(set_to_none=True)
             free_cached(self.accelerator.device)
-            self.micro_batch_size //= 2
-            self._say(outcome)
 
-    def _say(self, outcome: Outcome) -> None:
-        """Once, however often it was halved."""
-        start = "memory ran out: went on with micro-batches of"
-        outcome.notes = [note for note in outcome.notes if not note.startswith(start)]
-        outcome.notes.append(f"{start} {self.micro_batch_size}, same batch per step")
-
-    def _accumulate(self, rows: np.ndarray, outcome: Outcome) -> float:
-        device, pad_token_id = self.accelerator.device, self.tuned.backbone.tokenizer.pad_token_id
-        self.tuned.train()
-        total, n_tokens = torch.zeros((), device=device), 0
-        for start in range(0, len(rows), self.micro_batch_size):
-            part = rows[start : start + self.micro_batch_size]
-            batch = {key: value.to(device) for key, value in collate(self.rows, part, pad_token_id).items()}
+    def _accumulate(self, runs: "Sequence[Run]", rows: np.ndarray) -> list[float]:
+        device, size = self.accelerator.device, runs[0].micro_batch_size
+        self.forward.take_up(runs)
+        for run in runs:
+            run.tuned.train()
+        totals = {run: torch.zeros((), device=device) for run in runs}
+        n_tokens = 0
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            batch = {key: value.to(device) for key, value in collate(self.rows, part, self.pad_token_id).items()}
             targets = torch.as_tensor(self.rows.targets[part], dtype=torch.float32, device=device)
-            with self.accelerator.autocast():
-                logits = self.tuned(**batch).logits
-            loss = (self.task.loss(logits, targets) + self._penalty()) * (len(part) / len(rows))
-            self.accelerator.backward(loss)
-            total += loss.detach()
+            for some, losses in self._losses(runs, batch, targets):
+                losses = losses * (len(part) / len(rows))
+                self.accelerator.backward(losses.sum())
+                for run, loss in zip(some, losses.detach(), strict=True):
+                    totals[run] += loss
             n_tokens += batch["input_ids"].numel()
-        outcome.examples_seen += len(rows)
-        outcome.tokens_seen += n_tokens
-        return float(total)
+        self.forward.put_down(runs)
+        for run in runs:
+            run.outcome.examples_seen += len(rows)
+            run.outcome.tokens_seen += n_tokens
+        seen: list[float] = torch.stack(list(totals.values())).tolist()
+        return seen
 
-    def _penalty(self) -> Tensor | float:
-        penalties = [edit.penalty() for _, edit in self.tuned.placed()]
-        return sum(penalty for penalty in penalties if penalty is not None)
+    def _losses(
+        self, runs: "Sequence[Run]", batch: dict[str, Tensor], targets: Tensor
+    ) -> "Iterator[tuple[Sequence[Run], Tensor]]":
+        """Some of the runs with their mean losses over the batch, penalties included, and then others."""
+        answers = self.forward(runs, batch)
+        while True:
+            with self.accelerator.autocast():  # entered anew for each: the backward pass between them is without
+                found = next(answers, None)
+            if found is None:
+                return
+            some, logits = found
+            losses = [
+                self.task.loss(each, targets) + penalty(run.tuned) for run, each in zip(some, logits, strict=True)
+            ]
+            yield some, torch.stack(losses)
+
+
+def penalty(tuned: Tuned) -> Tensor | float:
+    """What the method adds to the loss of the forward pass that was just taken."""
+    penalties = [edit.penalty() for _, edit in tuned.placed()]
+    return sum(each for each in penalties if each is not None)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

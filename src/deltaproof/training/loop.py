@@ -2,14 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from torch import Tensor
 
-from deltaproof.evaluation.predict import predict
+from deltaproof.evaluation.predict import predict, predict_side_by_side
 from deltaproof.methods.tuned import Tuned
 from deltaproof.metrics import METRICS
 from deltaproof.seeding import seed_everything
@@ -17,7 +18,7 @@ from deltaproof.tasks.batches import training_batches
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.best import Best
 from deltaproof.training.checkpoints import Checkpoint
-from deltaproof.training.gradient import BatchGradient
+from deltaproof.training.gradient import BatchGradient, Forward, random_state
 from deltaproof.training.optimizer import adamw
 from deltaproof.training.outcome import Outcome
 from deltaproof.training.recomputing import check_recomputable, recompute_activations
@@ -26,7 +27,7 @@ from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
 from deltaproof.training.snapshots import Snapshots
 
-__all__ = ["Outcome", "Progress", "number_of_steps", "train"]
+__all__ = ["Outcome", "Progress", "Run", "go", "number_of_steps", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with the steps taken, the steps there are, and values by name."""
@@ -54,31 +55,79 @@ def train(
     folder for what is trained at a few moments on the way. After `stop_after` steps, short of the last, the training
     rests in its checkpoint and the model is left as it is then; the same call without it goes on from there.
     """
-    run = Run(tuned, task, train_rows, validation_rows, settings, learning_rate, seed, accelerator)
-    run.begin()
-    first = run.resume(checkpoint)
-    on_the_way = None if snapshots is None else Snapshots(snapshots, run.n_steps)
-    batches = training_batches(train_rows.lengths, settings.batch_size, seed, run.n_steps)
-    for step, rows in islice(enumerate(batches), first, stop_after):
-        if run.is_over:
-            break
-        values = run.step(step, rows)
-        if run.outcome.diverged:
-            break
-        progress(step + 1, run.n_steps, values)
-        if on_the_way is not None:
-            on_the_way.see(step + 1, run.trained)
-        if run.is_time_to_evaluate(step):
-            progress(step + 1, run.n_steps, run.evaluate(step))
-        run.keep(checkpoint, step)
-    if stop_after is not None and stop_after < run.n_steps and not run.is_over:
-        if checkpoint is not None and first < stop_after:
-            checkpoint.save(stop_after, *snapshot(run))
-        return run.outcome
-    run.end()
-    if on_the_way is not None and not run.outcome.diverged:
-        on_the_way.finish()
+    run = Run(
+        tuned, task, train_rows, validation_rows, settings, learning_rate, seed, accelerator, checkpoint, progress,
+        snapshots,
+    )  # fmt: skip
+    go([run], run.begin(), stop_after=stop_after)
     return run.outcome
+
+
+def go(
+    runs: "Sequence[Run]",
+    first: int,
+    forward: Forward | None = None,
+    ended: "Callable[[Run], None]" = lambda run: None,
+    stop_after: int | None = None,
+) -> None:
+    """Take the steps of one run, or of several that see the same rows in the same order, each to its own end.
+
+    Args:
+        runs: begun, and each with `first` steps behind it.
+        forward: how their logits come about; for one run left out.
+        ended: is told of each run as soon as it is over.
+        stop_after: with fewer steps than there are, the runs rest in their checkpoints then.
+    """
+    lead, live = runs[0], list(runs)
+    gradient = BatchGradient(
+        lead.task, lead.train_rows, lead.tuned.backbone.tokenizer.pad_token_id, lead.accelerator, forward
+    )
+    batches = training_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, lead.n_steps)
+    for step, rows in islice(enumerate(batches), first, stop_after):
+        live = _still_live(live, ended)
+        if not live:
+            break
+        started = time.perf_counter()
+        losses = gradient(live, rows)
+        seconds = (time.perf_counter() - started) / len(live)
+        for run, loss in zip(live, losses, strict=True):
+            run.step(step, loss, seconds)
+        is_due = any(run.checkpoint is not None and run.checkpoint.is_due for run in live)
+        _look(live, step, forward)
+        for run in live if is_due else ():  # all at the same step, so that they can go on side by side
+            run.keep(step)
+    for run in _still_live(live, ended):
+        if stop_after is None or stop_after >= run.n_steps:
+            run.end()
+            ended(run)
+        elif first < stop_after:
+            run.keep(stop_after - 1)
+
+
+def _look(runs: "list[Run]", step: int, forward: Forward | None) -> None:
+    """What is due after a step beside the next one; the validation rows go through runs side by side as batches do."""
+    sound = [run for run in runs if not run.outcome.diverged]
+    started, answers = time.perf_counter(), None
+    if forward is not None and len(sound) > 1 and sound[0].is_time_to_evaluate(step):
+        lead, together = sound[0], forward
+        answers = predict_side_by_side(
+            [run.tuned for run in sound],
+            lambda batch: [each for _, logits in together(sound, batch) for each in logits],
+            lead.task, lead.validation_rows, lead.tuned.backbone.tokenizer.pad_token_id, 2 * lead.settings.batch_size,
+            lead.precision,
+        )  # fmt: skip
+    seconds = (time.perf_counter() - started) / max(1, len(sound))
+    for number, run in enumerate(sound):
+        run.look(step, None if answers is None else answers[number], seconds)
+
+
+def _still_live(runs: "list[Run]", ended: "Callable[[Run], None]") -> "list[Run]":
+    """Let those end that are over, and give their place free."""
+    for run in runs:
+        if run.is_over:
+            run.end()
+            ended(run)
+    return [run for run in runs if not run.is_over]
 
 
 def number_of_steps(n_rows: int, settings: Training) -> int:
@@ -97,22 +146,26 @@ class Run:
 
     def __init__(
         self, tuned: Tuned, task: TextTask, train_rows: Encoded, validation_rows: Encoded, settings: Training,
-        learning_rate: float, seed: int, accelerator: Accelerator,
+        learning_rate: float, seed: int, accelerator: Accelerator, checkpoint: Checkpoint | None = None,
+        progress: Progress = lambda step, n_steps, values: None, snapshots: Path | None = None,
     ) -> None:  # fmt: skip
         self.tuned, self.task, self.settings, self.accelerator = tuned, task, settings, accelerator
         self.train_rows, self.validation_rows = train_rows, validation_rows
         self.learning_rate, self.seed = learning_rate, seed
+        self.checkpoint, self.progress = checkpoint, progress
         self.n_steps = number_of_steps(len(train_rows), settings)
+        self.snapshots = None if snapshots is None else Snapshots(snapshots, self.n_steps)
         self.trained = tuned.to(accelerator.device).trained()
         # The model is not given to accelerate: on one device that would only patch its forward pass for autocast.
         self.optimizer = accelerator.prepare(
             adamw(self.trained.values(), learning_rate, settings.weight_decay, accelerator.device)
         )
-        micro_batch_size = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
-        self.gradient = BatchGradient(tuned, task, train_rows, micro_batch_size, accelerator)
+        self.micro_batch_size = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
         self.best = Best(task.metrics[0], settings.patience)
         self.outcome = Outcome()
         self.losses: list[float] = []
+        self.random: dict[str, Tensor] = {}
+        """Where the generators stand that the forward pass draws from, between two steps."""
 
     @property
     def precision(self) -> str:
@@ -123,31 +176,41 @@ class Run:
         """Whether there is nothing left to win: it diverged, or patience is over."""
         return self.outcome.diverged or self.best.is_patience_over
 
-    def begin(self) -> None:
-        """Seed what draws without a generator of its own, such as dropout, and tell the edits how long they have."""
+    def begin(self) -> int:
+        """Seed the draws, tell the edits how long they have, and go on from the checkpoint where there is one.
+
+        Returns:
+            the steps that were taken already.
+        """
         if self.settings.gradient_checkpointing:
             check_recomputable(self.tuned)
             recompute_activations(self.tuned.backbone, self.tuned.context)
-        seed_everything(self.seed, "dropout")
+        self.seed_draws()
         for _, edit in self.tuned.placed():
             edit.begin(self.n_steps)
-
-    def resume(self, checkpoint: Checkpoint | None) -> int:
-        """Go on from a checkpoint where there is one; returns the steps that were taken already."""
-        found = checkpoint.load() if checkpoint else None
+        found = self.checkpoint.load() if self.checkpoint else None
         if found is None:
             return 0
         step, tensors, facts = found
         restore(self, tensors, facts)
         return step
 
-    def step(self, step: int, rows: np.ndarray) -> dict[str, float]:
-        """Take one optimiser step, or find that the training diverged; returns loss and learning rate."""
+    def seed_draws(self) -> None:
+        """Let what draws without a generator of its own, such as dropout, begin from the seed."""
+        seed_everything(self.seed, "dropout")
+        self.random = random_state(self.accelerator.device)
+
+    def step(self, step: int, loss: float, seconds: float = 0.0) -> None:
+        """Take one optimiser step down the gradient that is there, or find that the training diverged.
+
+        Args:
+            loss: that of the gradient.
+            seconds: what the gradient took.
+        """
         started = time.perf_counter()
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.gradient(rows, self.outcome)
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.clip_norm)
         # in fp16 the loss scale may overshoot: accelerate then skips the step and lowers the scale
         is_finite = math.isfinite(loss) and (self.precision == "fp16" or math.isfinite(float(norm)))
@@ -159,8 +222,30 @@ class Run:
         else:
             self._diverge(f"diverged at step {step + 1} of {self.n_steps}: the loss or its gradient is not finite")
         self.tuned.zero_grad(set_to_none=True)
-        self.outcome.train_seconds += time.perf_counter() - started
-        return {"train_loss": loss, "learning_rate": rate}
+        self.outcome.train_seconds += seconds + time.perf_counter() - started
+        if is_finite:
+            self.progress(step + 1, self.n_steps, {"train_loss": loss, "learning_rate": rate})
+
+    def look(self, step: int, answers: np.ndarray | None = None, seconds: float = 0.0) -> None:
+        """What is due after a step beside the next one: a snapshot, an evaluation.
+
+        Args:
+            answers: to the validation rows, where they are known; they took so many seconds.
+        """
+        if self.snapshots is not None:
+            self.snapshots.see(step + 1, self.trained)
+        if self.is_time_to_evaluate(step):
+            started = time.perf_counter()
+            values = self.evaluate(step, answers)
+            self.outcome.evaluation_seconds += seconds + time.perf_counter() - started
+            self.progress(step + 1, self.n_steps, values)
+
+    def halve_micro_batch(self) -> None:
+        """Memory ran out; it is said once, however often."""
+        self.micro_batch_size //= 2
+        start = "memory ran out: went on with micro-batches of"
+        self.outcome.notes = [note for note in self.outcome.notes if not note.startswith(start)]
+        self.outcome.notes.append(f"{start} {self.micro_batch_size}, same batch per step")
 
     def rate(self, step: int) -> float:
         return self.learning_rate * factor(self.settings.schedule, step, self.n_steps, self.settings.warmup_fraction)
@@ -169,10 +254,15 @@ class Run:
         every = steps_between_evaluations(len(self.train_rows), self.settings)
         return (step + 1) % every == 0 or step + 1 == self.n_steps
 
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Score the validation rows, remember the best, stop when patience is over; returns the deciding score."""
+    def evaluate(self, step: int, answers: np.ndarray | None = None) -> dict[str, float]:
+        """Score the validation rows, remember the best, stop when patience is over; returns the deciding score.
+
+        Args:
+            answers: to these rows, where they are known.
+        """
         rows, pad_token_id = self.validation_rows, self.tuned.backbone.tokenizer.pad_token_id
-        answers = predict(self.tuned, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision)
+        if answers is None:
+            answers = predict(self.tuned, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision)
         if not np.isfinite(answers).all():
             self._diverge(f"diverged by step {step + 1} of {self.n_steps}: the model's answers are not finite")
             return {}
@@ -193,16 +283,18 @@ class Run:
             )
         return {f"validation_{self.task.metrics[0]}": scores[self.task.metrics[0]]}
 
-    def keep(self, checkpoint: Checkpoint | None, step: int) -> None:
-        """Write where the training stands, unless that was done a moment ago or there is nothing to go on to."""
-        if checkpoint and checkpoint.is_due and step + 1 < self.n_steps and not self.outcome.diverged:
-            checkpoint.save(step + 1, *snapshot(self))
+    def keep(self, step: int) -> None:
+        """Write where the training stands, unless there is nothing to go on to."""
+        if self.checkpoint and step + 1 < self.n_steps and not self.outcome.diverged:
+            self.checkpoint.save(step + 1, *snapshot(self))
 
     def end(self) -> None:
         """Put the best values back and let go of what only training needed."""
         self.best.put_back(self.trained)
         self.outcome.validation = self.best.scores
         self.tuned.eval()
+        if self.snapshots is not None and not self.outcome.diverged:
+            self.snapshots.finish()
         self.accelerator.free_memory()
 
     def _diverge(self, note: str) -> None:

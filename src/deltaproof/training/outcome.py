@@ -14,6 +14,8 @@ class Outcome:
     """Scores of the checkpoint that was kept."""
     diverged: bool = False
     train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    """Of the evaluations on the way; since the last start, where a training was interrupted."""
     examples_seen: int = 0
     tokens_seen: int = 0
     """Tokens that went through the model, padding included."""

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from deltaproof.training.gradient import random_state, set_random_state
-
 if TYPE_CHECKING:
     from deltaproof.training.loop import Run
 
@@ -21,12 +19,12 @@ def snapshot(run: "Run") -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
     for number, (_, edit) in enumerate(run.tuned.placed()):
         tensors |= {f"edit/{number}/{key}": value for key, value in edit.progress().items()}
-    tensors |= {f"random/{kind}": state for kind, state in random_state(run.accelerator.device).items()}
+    tensors |= {f"random/{kind}": state for kind, state in run.random.items()}
     outcome = run.outcome
     facts: dict[str, Any] = {key: getattr(outcome, key) for key in _COUNTERS}
     facts |= {"history": outcome.history, "notes": outcome.notes, "losses": run.losses}
     facts |= {"best": run.best.scores, "evaluations_since": run.best.evaluations_since}
-    facts |= {"micro_batch_size": run.gradient.micro_batch_size}
+    facts |= {"micro_batch_size": run.micro_batch_size}
     if run.accelerator.scaler is not None:
         facts["scaler"] = run.accelerator.scaler.state_dict()
     return tensors, facts
@@ -50,10 +48,10 @@ def restore(run: "Run", tensors: dict[str, Tensor], facts: dict[str, Any]) -> No
     run.losses = facts["losses"]
     for key in _COUNTERS:
         setattr(run.outcome, key, facts[key])
-    run.gradient.micro_batch_size = facts["micro_batch_size"]
+    run.micro_batch_size = facts["micro_batch_size"]
     if run.accelerator.scaler is not None and "scaler" in facts:
         run.accelerator.scaler.load_state_dict(facts["scaler"])
-    set_random_state(_below(tensors, "random"), run.accelerator.device)
+    run.random = _below(tensors, "random")
 
 
 def _below(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:

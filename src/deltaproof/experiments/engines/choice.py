@@ -14,8 +14,7 @@ ENGINES: Registry[Callable[[str | None, Say], Engine]] = Registry("engine")
 def _local(address: str | None, say: Say) -> Engine:
     from deltaproof.experiments.engines.local import LocalEngine
 
-    if address is not None:
-        raise ConfigError(f"`address` goes with an engine on a cluster, got `{address}` for `local`; leave it out")
+    _check_no_address("local", address)
     return LocalEngine()
 
 
@@ -24,6 +23,27 @@ def _ray(address: str | None, say: Say) -> Engine:
     from deltaproof.experiments.engines.cluster import RayEngine
 
     return RayEngine(address, say)
+
+
+@ENGINES.add("lanes")
+def _lanes(address: str | None, say: Say) -> Engine:
+    from deltaproof.experiments.engines.lanes import LanesEngine
+
+    _check_no_address("lanes", address)
+    return LanesEngine(may_decline=False, say=say)
+
+
+@ENGINES.add("auto")
+def _auto(address: str | None, say: Say) -> Engine:
+    from deltaproof.experiments.engines.lanes import LanesEngine
+
+    _check_no_address("auto", address)
+    return LanesEngine(may_decline=True, say=say)
+
+
+def _check_no_address(name: str, address: str | None) -> None:
+    if address is not None:
+        raise ConfigError(f"`address` goes with an engine on a cluster, got `{address}` for `{name}`; leave it out")
 
 
 def engine_named(name: str, address: str | None = None, say: Say = lambda text: None) -> Engine:

@@ -147,7 +147,7 @@ class LocalEngine:
         finally:
             slots.release(n)
 
-    def _supervised(self, errand: Do, request: Any, on_progress: OnProgress) -> tuple[str, Any]:
+    def _supervised(self, errand: Do, request: Any, on_progress: Callable[..., None]) -> tuple[str, Any]:
         ours, theirs = self._context.Pipe()
         with self._starting:  # one at a time, as the main module of this process is hidden meanwhile
             if self._is_stopped:

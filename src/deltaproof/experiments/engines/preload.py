@@ -10,6 +10,7 @@ MODULES = (
     "transformers.models.auto.tokenization_auto",
     "torch.utils.flop_counter",
     "deltaproof.experiments.inspect",
+    "deltaproof.experiments.lane_run",
     "deltaproof.experiments.probe",
     "deltaproof.experiments.run",
 )

@@ -40,7 +40,7 @@ def stop_if_reading() -> None:
 
 
 def work(errand: str | Callable[[Any], Any], request: Any, connection: Connection, surroundings: Surroundings) -> None:
-    """Do an errand (`look`, `probe`, `run`, or a function) and send what became of it. Dies with its parent."""
+    """Do an errand (one that `_do` knows by name, or a function) and send what became of it. Dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(surroundings.environment)
@@ -67,6 +67,10 @@ def _do(errand: str | Callable[[Any], Any], request: Any, progress: Any) -> Any:
         from deltaproof.experiments.run import run
 
         return run(request, progress)
+    if errand == "lanes":
+        from deltaproof.experiments.lane_run import run_lanes
+
+        return run_lanes(request, progress)
     if errand == "probe":
         from deltaproof.experiments.probe import probe
 

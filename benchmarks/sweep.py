@@ -1,0 +1,300 @@
+"""One sweep of LoRA contestants by `peft` + `Trainer` and by ours: time, memory, accuracy, distance to the floor.
+
+    python benchmarks/sweep.py                              # four contestants, made-up texts, every way
+    python benchmarks/sweep.py --data reviews.csv --contestants 8 --rows 2000 --rounds 5 --precision bf16
+    python benchmarks/sweep.py --ways trainer,lanes --json sweep.json
+
+Ways:
+    trainer           `peft` + `transformers.Trainer` one after another: documented defaults, dynamic padding
+    trainer_tuned     the same with batches of like length, one thread, and the allocator settings that ours has
+    trainer_two       `trainer_tuned` in two processes of one thread each
+    local             `deltaproof compare`, each run a process of its own, two side by side
+    lanes             `deltaproof compare --engine lanes`
+
+Every way loads the model, trains each contestant to the end with an evaluation per epoch and scores the test rows; ours
+also does what an experiment does beside that: probes, latencies, records. Ways run in turns, each in a process of its
+own; printed are medians over the rounds, and of the ratios within a round. Memory is the peak of the proportional set
+size of the process and its children. Look at the load that is printed: on a busy machine no time means anything.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+RATE = 1e-3
+RANKS = (8, 4, 16, 2, 8, 4, 16, 2)
+ALPHAS = (16, 16, 16, 16, 8, 8, 8, 8)
+TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+WAYS = ("trainer", "trainer_tuned", "trainer_two", "local", "lanes")
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824",
+             "MALLOC_TOP_PAD_": "67108864"}  # fmt: skip
+
+
+def contestants(n: int) -> list[tuple[int, int]]:
+    """Rank and alpha of each."""
+    return [(RANKS[at % 8] * (1 + at // 8), ALPHAS[at % 8]) for at in range(n)]
+
+
+def made_up(n_rows: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Texts whose label is whether praise outweighs blame, lengths as of short reviews (some 19 words)."""
+    draw = random.Random(seed)
+    praise, blame = ["superb", "moving", "clever", "warm", "honest"], ["dull", "clumsy", "cold", "hollow", "tired"]
+    filler = ["the", "film", "has", "a", "story", "and", "its", "cast", "plays", "in", "every", "scene", "of", "this"]
+    for number in range(n_rows):
+        n_words = min(60, max(3, round(draw.lognormvariate(2.75, 0.65))))
+        words = [draw.choice(filler) for _ in range(n_words)]
+        is_good = number % 2
+        for _ in range(max(1, n_words // 6)):
+            words[draw.randrange(n_words)] = draw.choice(praise if draw.random() < (0.8 if is_good else 0.2) else blame)
+        yield f"{' '.join(words)} {number}", ("bad", "good")[is_good]
+
+
+def prepare(folder: Path, data: Path | None, n_rows: int) -> None:
+    """Write train, validation and test files that every way reads; of a file given, its rows in a drawn order."""
+    if data is None:
+        rows = list(made_up(n_rows + 400, 0))
+    else:
+        delimiter = "\t" if data.suffix == ".tsv" else ","
+        with data.open(encoding="utf-8", newline="") as file:
+            read = list(csv.DictReader(file, delimiter=delimiter))
+        label = "label" if "label" in read[0] else next(reversed(read[0]))
+        text = next(name for name in ("text", "sentence", *read[0]) if name in read[0] and name != label)
+        rows = list(dict.fromkeys((row[text], row[label]) for row in read))
+    random.Random(0).shuffle(rows)
+    parts = {"train": rows[:n_rows], "validation": rows[n_rows : n_rows + 200], "test": rows[n_rows + 200 :][:200]}
+    for name, part in parts.items():
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *part])
+
+
+def by_trainer(options: argparse.Namespace, is_tuned: bool, which: list[int]) -> list[float]:
+    """Test accuracies of some contestants, one after another, as the guides of both libraries have it."""
+    import numpy as np
+    import peft
+    import torch
+    from datasets import load_dataset
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
+
+    from deltaproof.backbones.source import find_source
+
+    if is_tuned:
+        torch.set_num_threads(1)
+    folder = find_source(options.model, None).folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    files = {name: str(options.folder / f"{name}.csv") for name in ("train", "validation", "test")}
+    data = load_dataset("csv", data_files=files, cache_dir=str(options.folder / "cache"))
+    names = sorted(set(data["train"]["label"]))
+    data = data.map(
+        lambda row: {**tokenizer(row["text"], truncation=True, max_length=256), "labels": names.index(row["label"])},
+        remove_columns=["text", "label"],
+    )
+    accuracies = []
+    for number in which:
+        rank, alpha = contestants(options.contestants)[number]
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(names))
+        config = peft.LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=alpha, target_modules=TARGETS)
+        arguments = TrainingArguments(
+            output_dir=tempfile.mkdtemp(dir=options.folder),
+            learning_rate=RATE,
+            per_device_train_batch_size=options.batch_size,
+            per_device_eval_batch_size=2 * options.batch_size,
+            num_train_epochs=options.epochs,
+            warmup_steps=0.1,
+            eval_strategy="epoch",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=options.precision == "bf16",
+            train_sampling_strategy="group_by_length" if is_tuned else "random",
+        )
+        trainer = Trainer(
+            peft.get_peft_model(model, config), arguments, train_dataset=data["train"],
+            eval_dataset=data["validation"], data_collator=DataCollatorWithPadding(tokenizer),
+        )  # fmt: skip
+        trainer.train()
+        found = trainer.predict(data["test"])
+        accuracies.append(float((np.argmax(found.predictions, -1) == found.label_ids).mean()))
+    return accuracies
+
+
+def by_two(options: argparse.Namespace) -> list[float]:
+    """`trainer_tuned`, every other contestant in each of two processes."""
+    halves = [range(at, options.contestants, 2) for at in (0, 1)]
+    running = [start(options, "trainer_tuned", [str(at) for at in half]) for half in halves]
+    found = [json.loads(process.communicate()[0].splitlines()[-1])["accuracies"] for process in running]
+    return [found[at % 2][at // 2] for at in range(options.contestants)]
+
+
+def by_ours(options: argparse.Namespace, engine: str) -> dict[str, Any]:
+    import deltaproof
+    from deltaproof.records.store import Store
+
+    out = options.folder / f"{engine}-{os.getpid()}"
+    methods = [f"lora(rank={rank}, alpha={alpha})" for rank, alpha in contestants(options.contestants)]
+    files = {name: str(options.folder / f"{name}.csv") for name in ("validation", "test")}
+    table = deltaproof.compare(
+        model=options.model, data=str(options.folder / "train.csv"), **files, methods=methods, learning_rates=(RATE,),
+        seeds=1, baselines=False, epochs=options.epochs, batch_size=options.batch_size, precision=options.precision,
+        engine=engine, device="cpu", workers=2, keep="none", out=out,
+    )  # fmt: skip
+    records = {record.spec.contestant: record for record in Store(out).records() if record.spec.stage == "final"}
+    costs = [record.cost for record in records.values()]
+    return {
+        "accuracies": [records[name].test["accuracy"] for name in table.experiment["plan"]["methods"]],
+        "training_flops": sum(cost.train_flops for cost in costs),
+        "training_seconds": sum(cost.train_seconds for cost in costs),
+        "lanes": [record.environment["lanes"] for record in records.values() if "lanes" in record.environment][:1],
+    }
+
+
+def one_way(options: argparse.Namespace) -> None:
+    """What the process of one way does; its last line is what was found."""
+    started = time.perf_counter()
+    if options.one in ("local", "lanes"):
+        found = by_ours(options, options.one)
+    elif options.one == "trainer_two":
+        found = {"accuracies": by_two(options)}
+    else:
+        which = [int(at) for at in options.which or range(options.contestants)]
+        found = {"accuracies": by_trainer(options, options.one == "trainer_tuned", which)}
+    print("\n" + json.dumps({"seconds": time.perf_counter() - started, **found}))
+
+
+def start(options: argparse.Namespace, way: str, which: list[str] | None = None) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if way == "trainer":
+        environment.pop("OMP_NUM_THREADS", None)
+    else:
+        environment |= {"OMP_NUM_THREADS": "1", **ALLOCATOR}
+    given = [f"--{name}={getattr(options, name)}" for name in
+             ("contestants", "epochs", "batch_size", "precision", "model", "folder")]  # fmt: skip
+    command = [sys.executable, __file__, *(each.replace("batch_size", "batch-size") for each in given), f"--one={way}"]
+    command += ["--which", *which] if which else []
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+
+
+def measured(options: argparse.Namespace, way: str) -> dict[str, Any]:
+    """Run one way in a process of its own and watch its memory."""
+    process = start(options, way)
+    peak, is_over = [0], threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.5):
+            try:
+                root = psutil.Process(process.pid)
+                family = [root, *root.children(recursive=True)]
+                peak[0] = max(peak[0], sum(each.memory_full_info().pss for each in family))
+            except psutil.Error:
+                continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, _ = process.communicate()
+    is_over.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"`{way}` must come to its end, it ended with code {process.returncode}; run it with --one")
+    return {**json.loads(output.splitlines()[-1]), "peak_bytes": peak[0], "load": os.getloadavg()[0]}
+
+
+def peak_flops_per_second(precision: str) -> float:
+    """What this machine's matrix products reach, one thread for each of two processes taken together at best."""
+    import torch
+
+    torch.set_num_threads(1)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(2048, 384, dtype=dtype), torch.randn(384, 1536, dtype=dtype)
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return 2 * 2 * 2048 * 384 * 1536 / min(times)
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="CSV or TSV with a text and a label column; made-up texts otherwise")
+    parser.add_argument("--contestants", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=500, help="training rows; 200 more each to validate and to test")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--which", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        one_way(options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = Path(folder)
+        os.environ["DELTAPROOF_HOME"] = str(options.folder / "home")
+        prepare(options.folder, options.data, options.rows)
+        sweep(options, [way for way in WAYS if way in options.ways.split(",")])
+
+
+def sweep(options: argparse.Namespace, ways: list[str]) -> None:
+    """All rounds, and the table."""
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for number in range(options.rounds):
+        for way in ways if number % 2 == 0 else reversed(ways):
+            found[way].append(measured(options, way))
+            print(f"round {number + 1} {way}: {found[way][-1]['seconds']:.1f} s", file=sys.stderr)
+    first = ways[0]
+    print(f"{options.contestants} contestants, {options.rows} rows, {options.epochs} epoch(s), batches of "
+          f"{options.batch_size}, {options.precision}, {options.rounds} round(s)")  # fmt: skip
+    print(f"{'way':15}{'seconds':>9}  {first + ' / way':27}{'peak GB':>8}  {'accuracy':26}load")
+    for way, runs in found.items():
+        ratios = [base["seconds"] / run["seconds"] for base, run in zip(found[first], runs, strict=True)]
+        accuracies = [accuracy for run in runs for accuracy in run["accuracies"]]
+        print(f"{way:15}{median(run['seconds'] for run in runs):9.1f}  {spread(ratios):27}"
+              f"{max(run['peak_bytes'] for run in runs) / 1e9:8.2f}  {spread(accuracies):26}"
+              f"{max(run['load'] for run in runs):.1f}")  # fmt: skip
+    peak = peak_flops_per_second(options.precision)
+    for way in ("local", "lanes"):
+        for run in found.get(way, [])[:1]:
+            floor = run["training_flops"] / peak
+            print(f"{way}: {run['training_flops']:.3g} FLOPs of matrix products in training would take {floor:.1f} s "
+                  f"at the {peak / 1e9:.0f} GFLOP/s that one core reaches; it took {run['training_seconds']:.1f} s of "
+                  f"one core")  # fmt: skip
+            for lanes in run["lanes"]:
+                print(f"{way}: {lanes['lanes']} lanes, {lanes['side_by_side']} in one pass; a step measured "
+                      f"{lanes['gain']:.2f} times as fast as alone")  # fmt: skip
+    if options.json:
+        made = {name: getattr(options, name) for name in ("contestants", "rows", "epochs", "batch_size", "precision")}
+        options.json.write_text(json.dumps({"made": made, "ways": found}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The engine of lanes: runs of one model, data set and seed that are asked for together train over one base.
+
+What cannot be a lane is run by the local engine, which this one is otherwise.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import psutil
+
+from deltaproof.experiments.engines.engine import OnProgress, Say, Stopped, ignore
+from deltaproof.experiments.engines.local import MEMORY_SHARE, LocalEngine
+from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
+from deltaproof.records.record import Record
+from deltaproof.records.store import Store
+
+GATHER_SECONDS = 0.3
+"""How long a run waits for others to go beside it: contestants ask for theirs at the same moment."""
+MOST = 16
+"""Lanes of one process, whatever memory there is: the gain has levelled off then, and a crash takes fewer along."""
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """A run that waits for its turn."""
+
+    job: Job
+    on_progress: OnProgress
+    is_taken: bool = False
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+class LanesEngine(LocalEngine):
+    """Runs jobs side by side in one process where they can be; may be called from several threads.
+
+    Args:
+        may_decline: run them alone where a few measured steps say that lanes gain too little.
+        say: is told what was measured and chosen.
+    """
+
+    def __init__(self, may_decline: bool, say: Say) -> None:
+        super().__init__()
+        self.may_decline, self.say = may_decline, say
+        self._waiting: list[_Ticket] = []
+        self._taking = threading.Lock()
+        self._n_busy = 0
+        self._chosen: dict[tuple[str, ...], int] = {}
+        """How many in one pass were found the fastest, by the contestants; 0 where alone was as fast."""
+
+    def run(self, job: Job, on_progress: OnProgress = ignore) -> Record:
+        if not may_be_a_lane(job):
+            return super().run(job, on_progress)
+        ticket = _Ticket(job, on_progress)
+        with self._taking:
+            self._waiting.append(ticket)
+        time.sleep(GATHER_SECONDS)
+        while not ticket.over.is_set():
+            if self._is_stopped:
+                raise Stopped
+            if not ticket.is_taken and self._queue.acquire(timeout=0.1):
+                try:
+                    self._take_turn(ticket)
+                finally:
+                    self._queue.release()
+            ticket.over.wait(0.1)
+        if self._is_stopped:
+            raise Stopped
+        found = Store(job.folder).find(job.spec.key)
+        return found if found is not None and found.status != "failed" else super().run(job, on_progress)
+
+    def _take_turn(self, ticket: _Ticket) -> None:
+        """Start what goes with the run at the head of the queue, once a slot is free."""
+        if not self._slots.acquire(timeout=0.1):
+            return
+        slots = self._slots
+        group = self._group_of(ticket)
+        if len(group) < 2:
+            slots.release()
+            for each in group:
+                each.over.set()
+            return
+        self._n_busy += 1
+
+        def work() -> None:
+            try:
+                self._run_group(group)
+            finally:
+                with self._taking:
+                    self._n_busy -= 1
+                slots.release()
+                for each in group:
+                    each.over.set()
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _group_of(self, ticket: _Ticket) -> list[_Ticket]:
+        """The run and what waits and can go beside it: a fair share for each free slot, as many as memory holds."""
+        with self._taking:
+            if ticket.is_taken:
+                return []
+            key = _common(ticket.job)
+            fitting = [other for other in self._waiting if _common(other.job) == key]
+            fitting.sort(key=lambda other: (other.job.spec.contestant, other.job.spec.training["learning_rate"]))
+            n_free = max(1, self._n_slots - self._n_busy)
+            share = min(MOST, -(-len(fitting) // n_free))
+            first = min(fitting.index(ticket) // share * share, max(0, len(fitting) - share))
+            group = in_memory(fitting[first : first + share], free_bytes() / self._n_slots)
+            if ticket not in group:
+                group = [ticket]
+            for taken in group:
+                taken.is_taken = True
+                self._waiting.remove(taken)
+            return group
+
+    def _run_group(self, group: Sequence[_Ticket]) -> None:
+        names = tuple(sorted(ticket.job.spec.contestant for ticket in group))
+        chosen = self._chosen.get(names)
+        if chosen == 0:
+            return
+        by_key = {ticket.job.spec.key: ticket for ticket in group}
+        request = LaneRequest(tuple(ticket.job for ticket in group), chosen, self.may_decline)
+
+        def told(key: str, step: int, n_steps: int, values: dict[str, float]) -> None:
+            by_key[key].on_progress(step, n_steps, values)
+
+        kind, report = self._supervised("lanes", request, told)
+        if kind == "result":
+            self._note(names, report)
+        elif not self._is_stopped:
+            self.say(f"lanes of {', '.join(names)} ended early ({kind}); what is open of them is run alone")
+
+    def _note(self, names: tuple[str, ...], report: LaneReport) -> None:
+        if report.gain is not None:
+            self._chosen[names] = report.side_by_side
+            self.say(said_of(names, report))
+        for reason in sorted({reason for _, reason in report.alone}) if report.n_lanes else ():
+            self.say(f"{sum(why == reason for _, why in report.alone)} of {len(names)} runs go alone: {reason}")
+
+
+def may_be_a_lane(job: Job) -> bool:
+    """Whether its settings allow it: a model that is trained again for its bits goes as it went, fp16 scales the loss
+    of each run in its own way, and what is computed again in the backward pass would have to be split again."""
+    training = job.spec.training
+    return not (job.restore or training["precision"] == "fp16" or training["gradient_checkpointing"])
+
+
+def _common(job: Job) -> str:
+    """What lanes must have in common: all that decides which rows they see, and when."""
+    spec = asdict(job.spec)
+    training = {key: value for key, value in spec["training"].items() if key != "learning_rate"}
+    facts = [spec["model"], spec["task"], spec["data"], training, spec["seed"], spec["stage"]]
+    return json.dumps([*facts, job.device, str(job.folder), job.trust_remote_code], sort_keys=True)
+
+
+def predicted_bytes(jobs: Sequence[Job], of_device: bool = False) -> int:
+    """Peak memory of jobs side by side: the weights once, and of each run what its probe took beyond them."""
+    peaks = [(job.peak_device_memory_bytes if of_device else job.peak_memory_bytes) or 0 for job in jobs]
+    base = max((job.base_bytes for job in jobs), default=0)
+    return base + sum(max(0, peak - base) for peak in peaks)
+
+
+def in_memory(group: list[_Ticket], free: float) -> list[_Ticket]:
+    """As many of these, from the first, as are predicted to fit."""
+    n_fitting = len(group)
+    while n_fitting > 1 and predicted_bytes([ticket.job for ticket in group[:n_fitting]]) > free:
+        n_fitting -= 1
+    return group[:n_fitting]
+
+
+def free_bytes() -> float:
+    """Host memory that trainings may fill together."""
+    return float(psutil.virtual_memory().available) * MEMORY_SHARE
+
+
+def said_of(names: Sequence[str], report: LaneReport) -> str:
+    """What was measured and chosen, in a sentence."""
+    counted = ", ".join(f"{names.count(name)} of {name}" for name in dict.fromkeys(names))
+    chosen = f"{report.n_lanes} lanes, {report.side_by_side} in one pass" if report.n_lanes else "each alone"
+    return f"a step in lanes is {report.gain:.2f} times as fast as alone ({counted}): {chosen}"

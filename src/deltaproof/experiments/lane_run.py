@@ -1,0 +1,172 @@
+"""Runs in lanes: several jobs of one model, data set and seed, trained side by side over one copy of the base."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from deltaproof.backbones.sharing import move_together, own, sharing_copy
+from deltaproof.experiments.environment import environment
+from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
+from deltaproof.experiments.run import Ground, Trained, attached, before_attaching, ground_for, measure, run_on
+from deltaproof.memory import PeakMemory
+from deltaproof.records.record import Measurements
+from deltaproof.records.store import Store
+from deltaproof.training.lanes.together import Lanes, why_alone
+from deltaproof.training.lanes.trial import Trial, try_lanes
+from deltaproof.training.loop import Run, go
+from deltaproof.training.precision import pick_device
+
+WORTH = 1.05
+"""Lanes that are hardly faster than runs alone are not taken where there is a choice: alone, a run's peak memory is its
+own, and a crash takes nobody along."""
+N_ROUNDS = 2
+"""How often a step is timed each way."""
+SIZES = (1, 4)
+"""How many lanes in one pass are tried, beside all of them."""
+NOTE = "trained in lanes beside others: its seconds are its share of the time, its memory that of its probe, alone"
+
+LaneProgress = Callable[[str, int, int, dict[str, float]], None]
+"""Called with the run's key, the steps taken, the steps there are, and values by name."""
+
+
+@dataclass
+class _Lane:
+    """One of the jobs, ready to be trained."""
+
+    job: Job
+    run: Run
+    before: Measurements
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n_steps, values: None) -> LaneReport:
+    """Train and score what can be trained side by side, store the records, and say what has to be run alone.
+
+    One batch is taken both ways first: a run whose gradient is not the one it has alone is left out, and where the
+    number of lanes is open, so is everything if lanes do not pay.
+    """
+    store, clock = Store(request.jobs[0].folder), time.perf_counter()
+    with ExitStack() as locks:
+        for key in sorted(job.spec.key for job in request.jobs):
+            locks.enter_context(store.lock(key))
+        jobs = [job for job in request.jobs if _is_open(store, job)]
+        if len(jobs) < 2:
+            return LaneReport(tuple((job.spec.key, "it is the only one") for job in jobs))
+        memory = PeakMemory(pick_device(jobs[0].device))
+        ground = ground_for(jobs[0], store)
+        lanes, alone = _ready(jobs, ground, store, progress)
+        if len(lanes) < 2:
+            return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in lanes)))
+        together = Lanes(ground.backbone, [lane.run.tuned for lane in lanes], request.side_by_side)
+        trial = _tried(together, lanes, request)
+        alone += [(lanes[at].job.spec.key, "its gradient in lanes is not its own") for at in trial.strays]
+        fit = [lane for at, lane in enumerate(lanes) if at not in trial.strays]
+        gain = trial.gain if trial.seconds else None
+        if len(fit) < 2 or (request.may_decline and gain is not None and gain < WORTH):
+            alone += [(lane.job.spec.key, "lanes do not pay here") for lane in fit]
+            return LaneReport(tuple(alone), gain=gain)
+        if trial.seconds:
+            together.side_by_side = trial.side_by_side
+        facts = {"lanes": len(fit), "side_by_side": together.side_by_side, "gain": gain}
+        finish = _Finish(ground, store, fit, facts, memory, (time.perf_counter() - clock) / len(fit))
+        _train(together, fit, finish)
+        return LaneReport(
+            tuple(alone), len(fit), together.side_by_side, gain, memory.host_bytes(), memory.device_bytes()
+        )
+
+
+def _is_open(store: Store, job: Job) -> bool:
+    found = store.find(job.spec.key)
+    return found is None or found.status == "failed"
+
+
+def _ready(
+    jobs: Sequence[Job], ground: Ground, store: Store, progress: LaneProgress
+) -> tuple[list[_Lane], list[tuple[str, str]]]:
+    """The jobs that can be lanes, each with a model of its own over the ground's weights, and why others cannot."""
+    found, alone = [], []
+    for job in jobs:
+        before = before_attaching(job.spec, store, ground)
+        tuned = attached(job.spec, store, sharing_copy(ground.backbone))
+        if (reason := why_alone(ground.backbone, tuned)) is None:
+            own(parameter for parameter in tuned.backbone.model.parameters() if parameter.requires_grad)
+            found.append((job, tuned, before))
+        else:
+            alone.append((job.spec.key, reason))
+    move_together(ground.backbone.model, [tuned for _, tuned, _ in found], ground.accelerator.device)
+    lanes = []
+    for job, tuned, before in found:
+
+        def told(step: int, n_steps: int, values: dict[str, float], key: str = job.spec.key) -> None:
+            progress(key, step, n_steps, values)
+
+        lanes.append(_Lane(job, run_on(ground, tuned, job, store, told), before))
+    return lanes, alone
+
+
+def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest) -> Trial:
+    """A batch of middling length, both ways; timed where it is open how many go through in one pass."""
+    runs = [lane.run for lane in lanes]
+    lengths, size = runs[0].train_rows.lengths, runs[0].settings.batch_size
+    by_length = np.argsort(lengths, kind="stable")
+    middle = max(0, (len(lengths) - size) // 2)
+    rows = by_length[middle : middle + size]
+    if request.side_by_side is not None:
+        return try_lanes(together, runs, rows, (request.side_by_side,), 0)
+    return try_lanes(together, runs, rows, (len(runs), *(n for n in SIZES if n < len(runs))), N_ROUNDS)
+
+
+def _train(together: Lanes, lanes: Sequence[_Lane], finish: "_Finish") -> None:
+    """Train those side by side that stand at the same step: all of them, but perhaps after a kill."""
+    by_step: dict[int, list[Run]] = {}
+    for lane in lanes:
+        by_step.setdefault(lane.run.begin(), []).append(lane.run)
+    for first, runs in sorted(by_step.items()):
+        stop_after = lanes[0].job.spec.training.get("rung_step")  # trials that rest there to be compared
+        go(runs, first, together, finish, stop_after)
+        for run in runs:
+            finish.once(run)
+
+
+class _Finish:
+    """Measures a lane that is over, as a run of its own is measured, and stores its record."""
+
+    def __init__(
+        self, ground: Ground, store: Store, lanes: Sequence[_Lane], facts: dict[str, Any], memory: PeakMemory,
+        seconds_each: float,
+    ) -> None:  # fmt: skip
+        self.ground, self.store, self.facts, self.memory = ground, store, facts, memory
+        self.by_run = {id(lane.run): lane for lane in lanes}
+        self.facts["contestants"] = [lane.job.spec.contestant for lane in lanes]
+        self.seconds_each = seconds_each
+        """A lane's share of what went before the first step."""
+
+    def once(self, run: Run) -> None:
+        """For a run that rests and has not come to its end."""
+        if id(run) in self.by_run:
+            self(run)
+
+    def __call__(self, run: Run) -> None:
+        lane, clock = self.by_run.pop(id(run)), time.perf_counter()
+        job, tuned = lane.job, run.tuned
+        if job.spec.stage == "final":  # it is merged to be measured, which changes weights
+            own(parameter for parameter in tuned.backbone.model.parameters() if not parameter.requires_grad)
+        made = Trained(self.ground, tuned.method, tuned, run.outcome, lane.before)
+        record, predictions = measure(job, self.store, made, job.peak_memory_bytes, job.peak_device_memory_bytes)
+        seconds = self.seconds_each + run.outcome.train_seconds + run.outcome.evaluation_seconds
+        lanes = {**self.facts, "peak_memory_bytes": self.memory.host_bytes()}
+        record = replace(
+            record,
+            started=lane.started,
+            seconds=seconds + time.perf_counter() - clock,
+            environment={**environment(), "lanes": lanes},
+            notes=[*record.notes, NOTE],
+        )
+        self.store.write(record, predictions)
+        if run.checkpoint is not None and job.begins is None:
+            run.checkpoint.clear()

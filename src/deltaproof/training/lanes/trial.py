@@ -1,0 +1,105 @@
+"""Before lanes are trained: one batch taken both ways, by each run alone and in lanes. Do they agree, do they pay?"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deltaproof.training.gradient import Alone, BatchGradient, Forward
+from deltaproof.training.lanes.together import Lanes
+from deltaproof.training.loop import Run
+
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+"""Of a lane's gradient against that of the same run alone, the norm of the difference relative to the norm. Sums in
+another order move fp32 by about 1e-6; a map that saw other rows, or another mask, moves it by far more."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one batch, taken both ways, has shown."""
+
+    strays: tuple[int, ...]
+    """Numbers of the runs whose gradient in lanes is not the one that they have alone."""
+    alone_seconds: float
+    """Per run and batch, of runs alone; the median."""
+    seconds: dict[int, float]
+    """Per run and batch, of all of them in lanes, by how many go through in one pass; medians."""
+
+    @property
+    def side_by_side(self) -> int:
+        """How many lanes in one pass are the fastest."""
+        return min(self.seconds, key=lambda n: self.seconds[n])
+
+    @property
+    def gain(self) -> float:
+        """How many times faster lanes are at their best than runs alone."""
+        return self.alone_seconds / self.seconds[self.side_by_side]
+
+
+def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequence[int], n_rounds: int) -> Trial:
+    """Take the gradient of one batch by each run alone and by all in lanes; nothing is changed by it.
+
+    Args:
+        runs: not begun yet.
+        rows: of the batch.
+        sizes: how many lanes in one pass are tried; the first is the one whose gradients are compared.
+        n_rounds: how often each way is timed, in turns.
+    """
+    lead, before = runs[0], lanes.side_by_side
+    pad_token_id = lead.tuned.backbone.tokenizer.pad_token_id
+
+    def gradient(forward: Forward) -> BatchGradient:
+        return BatchGradient(lead.task, lead.train_rows, pad_token_id, lead.accelerator, forward)
+
+    alone, together = gradient(Alone()), gradient(lanes)
+    wanted = [_gradients([run], alone, rows)[0] for run in runs]
+    lanes.side_by_side = sizes[0]
+    got = _gradients(runs, together, rows)
+    tolerance = TOLERANCE[lead.precision]
+    strays = [at for at, pair in enumerate(zip(got, wanted, strict=True)) if not _agree(*pair, tolerance)]
+    del wanted, got
+    ways: dict[int, list[tuple[BatchGradient, Sequence[Run]]]]
+    ways = {0: [(alone, [run]) for run in runs], **{size: [(together, runs)] for size in sizes}}
+    seconds: dict[int, list[float]] = {size: [] for size in ways}
+    for _ in range(n_rounds):
+        for size, way in ways.items():
+            lanes.side_by_side = max(1, size)
+            started = time.perf_counter()
+            for take, some in way:
+                _take(some, take, rows)
+            seconds[size].append((time.perf_counter() - started) / len(runs))
+    for run in runs:
+        run.tuned.zero_grad(set_to_none=True)
+        run.outcome.examples_seen = run.outcome.tokens_seen = 0
+    lanes.side_by_side = before
+    found = {size: median(times) for size, times in seconds.items() if times}
+    return Trial(tuple(strays), found.pop(0, 0.0), found)
+
+
+def _take(runs: Sequence[Run], gradient: BatchGradient, rows: np.ndarray) -> None:
+    for run in runs:
+        run.tuned.zero_grad(set_to_none=True)
+        run.seed_draws()
+    gradient(runs, rows)
+    if runs[0].accelerator.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _gradients(runs: Sequence[Run], gradient: BatchGradient, rows: np.ndarray) -> list[dict[str, Tensor]]:
+    """Of each run, what is trained to its gradient, taken from its model for good."""
+    _take(runs, gradient, rows)
+    return [
+        {name: parameter.grad for name, parameter in run.trained.items() if parameter.grad is not None} for run in runs
+    ]
+
+
+def _agree(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> bool:
+    if one.keys() != other.keys():
+        return False
+    difference = sum(float((one[name] - other[name]).square().sum()) for name in one)
+    size = sum(float(gradient.square().sum()) for gradient in other.values())
+    return bool(difference**0.5 <= tolerance * size**0.5 + 1e-12)

@@ -1,0 +1,218 @@
+"""The engine of lanes: the same experiment, the same records but for rounding, whoever ran them."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+import deltaproof
+from deltaproof.errors import ConfigError
+from deltaproof.experiments import lane_run
+from deltaproof.experiments.engines.lanes import LanesEngine, in_memory, may_be_a_lane, predicted_bytes, said_of
+from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
+from deltaproof.experiments.lane_run import run_lanes
+from deltaproof.experiments.reporter import Reporter
+from deltaproof.experiments.run import run
+from deltaproof.records.store import Store
+from deltaproof.training.checkpoints import Checkpoint
+from deltaproof.training.lanes.trial import Trial
+from small import FAST
+
+PLAN = {**FAST, "methods": "full,lora(rank=2),lora(rank=4),head", "trials": 3, "seeds": 2, "workers": 1}
+
+
+class Sayings(Reporter):
+    """Remembers what it was told in words."""
+
+    def __init__(self):
+        self.texts = []
+
+    def say(self, text):
+        self.texts.append(text)
+
+
+@pytest.fixture(scope="module")
+def both(bert, reviews_csv, tmp_path_factory):
+    """The same plan by both engines: their stores, and what the one of lanes said."""
+    folder, said = tmp_path_factory.mktemp("runs"), Sayings()
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder / "local", **PLAN)
+    deltaproof.compare(model=bert, data=reviews_csv, out=folder / "lanes", engine="lanes", reporter=said, **PLAN)
+    return Store(folder / "local"), Store(folder / "lanes"), said.texts
+
+
+@pytest.fixture
+def jobs(both, tmp_path):
+    """The tuning runs of one method as jobs for an empty folder, with the records that they have to come to."""
+    shutil.copytree(both[0].folder / "data", tmp_path / "run" / "data")
+    records = [each for each in both[0].records() if each.spec.stage == "tuning" and "lora" in each.spec.contestant]
+    return [Job(record.spec, tmp_path / "run", "cpu") for record in records], {r.spec.key: r for r in records}
+
+
+def assert_alike(one, other):
+    assert one.status == other.status
+    assert one.validation == pytest.approx(other.validation, rel=1e-4)
+    assert one.test == pytest.approx(other.test, rel=1e-4)
+    assert [entry["step"] for entry in one.history] == [entry["step"] for entry in other.history]
+    for mine, theirs in zip(one.history, other.history, strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+
+
+def test_lanes_come_to_the_records_of_the_local_engine_under_the_same_keys(both):
+    local, lanes = ({record.spec.key: record for record in store.records()} for store in both[:2])
+    assert local.keys() == lanes.keys()
+    for key, record in local.items():
+        assert_alike(lanes[key], record)
+        if record.spec.stage == "final":
+            np.testing.assert_allclose(
+                both[1].predictions(key).outputs, both[0].predictions(key).outputs, rtol=1e-3, atol=1e-5
+            )
+
+
+def test_a_record_says_in_what_company_it_was_trained(both):
+    lanes = [record for record in both[1].records() if record.spec.stage in ("tuning", "final")]
+    in_company = {record.spec.contestant for record in lanes if "lanes" in record.environment}
+    assert in_company == {"lora(rank=2)", "lora(rank=4)", "head"}
+    record = next(record for record in lanes if "lanes" in record.environment)
+    assert lane_run.NOTE in record.notes
+    assert record.environment["lanes"]["lanes"] >= 2
+    assert record.cost.train_seconds > 0
+    assert record.cost.peak_memory_bytes > 0
+    assert record.seconds > record.cost.train_seconds
+
+
+def test_it_says_what_was_measured_and_chosen(both):
+    assert any("a step in lanes is" in text and "in one pass" in text for text in both[2])
+    assert any("go alone: it trains most of the model" in text for text in both[2])
+
+
+def test_what_stands_on_record_is_not_trained_again(both, bert, reviews_csv):
+    before = {path: path.stat().st_mtime_ns for path in (both[1].folder / "records").iterdir()}
+    deltaproof.compare(model=bert, data=reviews_csv, out=both[1].folder, engine="lanes", **PLAN)
+    assert {path: path.stat().st_mtime_ns for path in (both[1].folder / "records").iterdir()} == before
+
+
+def test_lanes_that_were_killed_go_on_where_they_stood(jobs, monkeypatch):
+    monkeypatch.setattr("deltaproof.experiments.run.Checkpoint", lambda folder: Checkpoint(folder, every_seconds=0))
+    asked, wanted = jobs
+    request, steps = LaneRequest(tuple(asked), side_by_side=len(asked)), []
+
+    def killed(key, step, n_steps, values):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_lanes(request, killed)
+    store = Store(asked[0].folder)
+    assert not list(store.records())
+    shutil.rmtree(
+        store.folder / "checkpoints" / asked[0].spec.key
+    )  # killed between one lane's checkpoint and another's
+    report = run_lanes(request, lambda key, step, n_steps, values: steps.append((key, step)))
+    assert report.alone == ()
+    assert report.n_lanes == len(asked)
+    assert min(step for key, step in steps if key != asked[0].spec.key) == 3
+    for key, record in wanted.items():
+        assert_alike(store.find(key), record)
+    assert not (store.folder / "checkpoints" / asked[0].spec.key).exists()
+
+
+def test_trials_rest_at_their_rung_in_lanes_and_go_on_from_there(jobs, tmp_path):
+    def often_scored(job):
+        training = {**job.spec.training, "evaluations_per_epoch": 2}
+        return dataclasses.replace(job, spec=dataclasses.replace(job.spec, training=training))
+
+    def beginning(job):
+        spec = dataclasses.replace(job.spec, stage="rung", training={**job.spec.training, "rung_step": 3})
+        return dataclasses.replace(job, spec=spec, begins=job.spec.key)
+
+    whole = [often_scored(job) for job in jobs[0][:2]]
+    parts, store = [beginning(job) for job in whole], Store(whole[0].folder)
+    assert run_lanes(LaneRequest(tuple(parts), side_by_side=2)).n_lanes == 2
+    for job in parts:
+        record = store.find(job.spec.key)
+        assert record.status == "done"
+        assert [entry["step"] for entry in record.history] == [3]
+        assert store.rung_path(job.spec.key, "start").exists()
+        assert store.rung_path(job.spec.key, "rung").exists()
+    steps = []
+    run_lanes(LaneRequest(tuple(whole), side_by_side=2), lambda key, step, n_steps, values: steps.append(step))
+    assert min(steps) == 4
+    shutil.copytree(store.folder / "data", tmp_path / "alone" / "data")
+    for job in whole:
+        assert_alike(store.find(job.spec.key), run(dataclasses.replace(job, folder=tmp_path / "alone")))
+
+
+def test_where_lanes_do_not_pay_everyone_is_left_to_run_alone(jobs, monkeypatch):
+    asked, _ = jobs
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, n: Trial((), 1.0, {2: 0.99, 1: 1.2}))
+    report = run_lanes(LaneRequest(tuple(asked), may_decline=True))
+    assert {key for key, _ in report.alone} == {job.spec.key for job in asked}
+    assert report.n_lanes == 0
+    assert said_of(["lora"] * 3, report) == "a step in lanes is 1.01 times as fast as alone (3 of lora): each alone"
+    assert not list(Store(asked[0].folder).records())
+
+
+def test_a_lane_that_would_go_astray_is_left_out(jobs, monkeypatch):
+    asked, wanted = jobs
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, n: Trial((1,), 1.0, {2: 0.5}))
+    report = run_lanes(LaneRequest(tuple(asked)))
+    assert report.alone == ((asked[1].spec.key, "its gradient in lanes is not its own"),)
+    store = Store(asked[0].folder)
+    assert store.find(asked[1].spec.key) is None
+    for job in (asked[0], *asked[2:]):
+        assert_alike(store.find(job.spec.key), wanted[job.spec.key])
+
+
+def test_memory_holds_the_weights_once(jobs):
+    gigabyte = 2**30
+    job = dataclasses.replace(jobs[0][0], peak_memory_bytes=3 * gigabyte, base_bytes=gigabyte)
+    assert predicted_bytes([job] * 4) == 9 * gigabyte, "1 of weights and 4 times 2 beside them"
+
+    class Ticket:
+        def __init__(self):
+            self.job = job
+
+    group = [Ticket() for _ in range(4)]
+    assert in_memory(group, 7.5 * gigabyte) == group[:3]
+    assert in_memory(group, 1.0) == group[:1], "one is always tried"
+
+
+def test_settings_that_keep_a_run_from_being_a_lane(jobs):
+    job = jobs[0][0]
+    assert may_be_a_lane(job)
+    assert not may_be_a_lane(dataclasses.replace(job, restore=True))
+    for key, value in {"precision": "fp16", "gradient_checkpointing": True}.items():
+        training = {**job.spec.training, key: value}
+        assert not may_be_a_lane(dataclasses.replace(job, spec=dataclasses.replace(job.spec, training=training)))
+
+
+def test_a_report_tells_how_many_went_in_one_pass():
+    report = LaneReport((), n_lanes=4, side_by_side=2, gain=1.234)
+    said = said_of(["head", "lora", "lora", "lora"], report)
+    assert said == "a step in lanes is 1.23 times as fast as alone (1 of head, 3 of lora): 4 lanes, 2 in one pass"
+
+
+def test_lanes_take_no_address():
+    with pytest.raises(ConfigError, match="`address` goes with an engine on a cluster"):
+        deltaproof.compare(model="x", data="y", methods="lora", engine="lanes", address="ray://here")
+
+
+def test_waiting_runs_are_shared_out_over_the_free_slots(jobs):
+    engine = LanesEngine(may_decline=False, say=lambda text: None)
+    engine.open_slots(2)
+
+    class Ticket:
+        def __init__(self, job):
+            self.job, self.is_taken = job, False
+
+    tickets = [Ticket(job) for job in jobs[0]]
+    assert len(tickets) == 6
+    engine._waiting = list(tickets)
+    first = engine._group_of(tickets[4])
+    assert len(first) == 3
+    assert tickets[4] in first
+    engine._n_busy = 1
+    rest = [ticket for ticket in tickets if not ticket.is_taken]
+    assert sorted(map(id, engine._group_of(rest[0]))) == sorted(map(id, rest))
+    assert engine._group_of(rest[0]) == []
