@@ -57,6 +57,18 @@ def robustness_study(
     facts = {**_facts("shifted.jsonl", "adversarial", None, "", 60), "file": "robustness/sets/shifted.jsonl"}
     before = {name: right[:, :60] for name, right in clean.items()}
     sets.append({**facts, **_findings(before, {name: x[:, :60] for name, x in fallen(0.4).items()}, reference)})
+    for name, factor in (("deepwordbug", 2.0), ("synonym_search", 0.8)):
+        for strength in STRENGTHS:
+            after = {label: np.minimum(clean[label], right) for label, right in fallen(factor * strength).items()}
+            found = _findings(clean, after, reference)
+            for at, method in enumerate(found["methods"]):
+                method |= {"n_queries": _interval(mean_interval(rng.normal(40 + at, 5, clean[reference].shape))),
+                           "changed": {"mean": strength / 2, "low": strength / 3, "high": strength}}  # fmt: skip
+            facts = {**_facts(name, "search", strength, "share of words", n_examples), "promise": "keeps label",
+                     "file": f"robustness/sets/{name}@{strength:g}"}  # fmt: skip
+            sets.append({**facts, **found})
+            handed_on = {**_findings(clean, fallen(strength), reference), "against_reference": []}
+            sets.append({**facts, "name": f"{name}_transfer", "kind": "transfer", **handed_on})
     averaged = {name: np.mean([after[name] for after in kept], axis=0) for name in methods}
     overall = _findings(clean, averaged, reference)
     return {

@@ -189,7 +189,7 @@ def test_a_whole_robustness_study_gives_findings_of_every_kind_of_set(found):
     made = found(methods=methods, skills=(0.9, 0.85, 0.8, 0.75), robustness=robustness_study(methods))
     claim = made.claim("T4")
     beside = {each.of for each in claim.findings if not each.counts}
-    assert beside == {"attack on embeddings", "adversarial sets", "noise on all weights",
+    assert beside == {"texts searched word by word", "attack on embeddings", "adversarial sets", "noise on all weights",
                       "noise on the trained weights", "noise of equal norm"}  # fmt: skip
     assert {each.of for each in claim.findings if each.counts} == set(methods) - {"full"}
     said = {

@@ -23,6 +23,7 @@ from deltaproof.report.figures import (
     robustness_scatter,
 )
 from deltaproof.report.page import page
+from deltaproof.report.robustness_searches import searches
 from deltaproof.report.robustness_sets import CATEGORIES, groups, methods
 from deltaproof.report.robustness_tables import answer, contrast_sets, every_set, half_width, own_sets
 from deltaproof.report.study import Study
@@ -132,7 +133,8 @@ def test_the_map_prints_every_number_and_the_sign_of_every_verdict(study_of):
     for drawing in (beyond.drawing, beyond.narrow):
         printed = texts(drawing)
         numbers = [text for text in printed if text[-1:] in signs.values()]
-        assert len(numbers) == (len(shown) + 1) * (len(FOURTEEN) - 1)
+        n_compared = sum(bool(group.middle["against_reference"]) for group in shown)  # not what was handed on
+        assert len(numbers) == (n_compared + 1) * (len(FOURTEEN) - 1)
         for entry in result["overall"]["against_reference"]:
             number = f"{100 * abs(entry['drop_difference']['mean']):.1f} {signs[entry['verdict']]}"
             assert any(text[1:] == number or text == number for text in printed)
@@ -301,6 +303,27 @@ def test_contrast_sets_show_both_consistencies():
     table = contrast_sets(robustness_study(FOUR))
     assert table.sections[0].heading == "pairs.jsonl, 40 sets"
     assert all(cell.text != "–" for row in table.sections[0].rows for cell in row[2:])
+
+
+def test_a_search_has_a_row_for_each_method_with_what_it_took_and_what_its_texts_do_to_others():
+    result = robustness_study(FOUR)
+    table = searches(result)
+    assert [section.heading for section in table.sections][:2] == [
+        "deepwordbug, up to 10 % of the words", "deepwordbug, up to 20 % of the words",
+    ]  # fmt: skip
+    entry = next(one for one in result["sets"] if one["name"] == "deepwordbug" and one["strength"] == 0.2)
+    other = next(one for one in result["sets"] if one["name"] == "deepwordbug_transfer" and one["strength"] == 0.2)
+    for row, method, handed_on in zip(table.sections[1].rows, entry["methods"], other["methods"], strict=True):
+        told = [cell.text for cell in row]
+        assert told[0] == method["label"]
+        assert told[2] == f"{100 * method['perturbed']['mean']:.1f}"
+        assert told[3] == f"{100 * method['attack_success']['mean']:.1f}"
+        assert told[4] == f"{100 * handed_on['attack_success']['mean']:.1f}"
+        assert told[5] == f"{method['n_queries']['mean']:.1f}"
+        assert told[6] == f"{100 * method['changed']['mean']:.1f}"
+    assert all(row[-1].text for row in table.sections[1].rows[1:]), "a verdict against the reference"
+    without = {**result, "sets": [one for one in result["sets"] if one["kind"] not in ("search", "transfer")]}
+    assert searches(without) is None
 
 
 def test_the_table_behind_the_map_has_every_measure_of_every_set():

@@ -256,6 +256,83 @@ def test_only_what_reads_as_no_text_before_is_asked(run, monkeypatch):
     assert len(asked) == 2 * len(read) < len(texts), "of each of two seeds"
 
 
+SEARCH = Attack(("deepwordbug", "synonym_search"), strengths=(0.2, 0.6), most_queries=40, transfer=True)
+
+
+def test_a_search_finds_the_word_that_a_model_goes_by_and_says_what_it_took(run, keyword):
+    result = robustness(run, replace(SEARCH, max_examples=20), ["full", "bitfit"])
+    found = {(entry["name"], entry["strength"]): entry for entry in result["sets"]}
+    assert list(found) == [
+        (f"{name}{ending}", strength)
+        for ending in ("", "_transfer") for name in ("deepwordbug", "synonym_search") for strength in (0.2, 0.6)
+    ]  # fmt: skip
+    entry = found["deepwordbug", 0.2]
+    assert (entry["kind"], entry["promise"]) == ("search", "keeps label")
+    for method in entry["methods"]:
+        assert method["clean"]["mean"] == 1.0
+        assert method["perturbed"]["mean"] == 0.5, "who has the word loses it, nobody can be given it"
+        assert method["attack_success"]["mean"] == 0.5
+    asked = []
+    for key in result["keys"]["full"]:
+        made = read_perturbed(run / entry["file"] / f"{key}.jsonl")
+        for at, (row,) in enumerate(made.perturbed):
+            assert len(row.edits) == (made.split.targets[at, 0] == 1)
+            assert "good" not in row.text.split()
+        asked.append(made.n_queries)
+        shares = [1 / n for n, target in zip(made.n_words, made.split.targets[:, 0], strict=True) if target == 1]
+    assert method["n_queries"]["mean"] == pytest.approx(np.mean(asked)), "of rows that were right"
+    assert method["changed"]["mean"] == pytest.approx(np.mean(shares))
+    handed_on = found["deepwordbug_transfer", 0.2]
+    assert handed_on["against_reference"] == []
+    assert [one["attack_success"]["mean"] for one in handed_on["methods"]] == [0.5, 0.5], "equal models"
+    assert result["overall"] is None, "searches stand apart"
+    assert result["worst_case"] == {}
+    text = " ".join(robustness_text(result).split())
+    assert "deepwordbug, up to 20 % of the words" in text
+    assert "success of full's" in text
+
+
+def test_each_model_has_texts_of_its_own_and_its_answers_are_to_them(run):
+    result = robustness(run, SEARCH, ["full", "lora(rank=2)"])
+    texts = {}
+    for entry in (entry for entry in result["sets"] if entry["kind"] == "search"):
+        for label, keys in result["keys"].items():
+            for key in keys:
+                made = read_perturbed(run / entry["file"] / f"{key}.jsonl")
+                file = next((run / "robustness" / "answers" / key).glob(f"{entry['name']}@{entry['strength']:g}-*"))
+                stored = read_predictions(file, "")
+                bed, asked = Bed(Store(run), torch.device("cpu")), KeptModel(Store(run).find(key), run / "tuned" / key)
+                again = Asked(bed, asked).answers(made.split)
+                np.testing.assert_allclose(stored.outputs, again.outputs, atol=1e-5)
+                assert made.n_queries.max() <= 40
+                texts[entry["name"], entry["strength"], label] = made.split.texts
+    assert texts["deepwordbug", 0.6, "full"] != texts["deepwordbug", 0.6, "lora(rank=2)"]
+    for entry in result["sets"]:
+        if entry["kind"] == "search":
+            assert all(method["perturbed"]["mean"] <= method["clean"]["mean"] for method in entry["methods"])
+
+
+def test_a_search_that_was_stopped_ends_in_the_same_files(run, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    shutil.copytree(run, whole)
+    wanted = robustness(whole, SEARCH, ["full", "bitfit"])
+    written, real = [], robustness_answers.write_predictions
+
+    def killed(path, predictions):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, predictions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(robustness_answers, "write_predictions", killed)
+        with pytest.raises(KeyboardInterrupt):
+            robustness(run, SEARCH, ["full", "bitfit"])
+    assert robustness(run, SEARCH, ["full", "bitfit"]) == wanted
+    for one in sorted((whole / "robustness").rglob("*")):
+        assert one.is_dir() or one.read_bytes() == (run / one.relative_to(whole)).read_bytes()
+
+
 def test_labels_choose_nothing(run, tmp_path, monkeypatch):
     """With other labels in the test rows, texts, sets, files and answers to them are the same."""
     other = tmp_path / "other"
@@ -431,6 +508,9 @@ def test_other_kinds_of_task_have_what_is_defined_for_them(kind, metric, tmp_pat
     assert "nan" not in robustness_text(result)
     with pytest.raises(DataError, match="contrast sets need answers" if kind == "regression" else "must be"):
         robustness(tmp_path / "run", Attack(contrast=(str(data),), group="text"))
+    what = "numbers as its targets" if kind == "regression" else "several labels for each row"
+    with pytest.raises(DataError, match=rf"a search needs rows of one true class each, .* has {what}; leave out deepw"):
+        robustness(tmp_path / "run", Attack(perturbations=("char_swap", "deepwordbug")))
 
 
 def test_what_cannot_be_tried_is_said_before_any_model_is_asked(run, tmp_path, monkeypatch):
@@ -484,6 +564,9 @@ def test_what_cannot_be_tried_is_said_before_any_model_is_asked(run, tmp_path, m
         ({"n_draws": 0}, "`n_draws >= 1` must hold, got 0"),
         ({"max_examples": 1}, "`max_examples >= 2` must hold"),
         ({"perturbations": ()}, "something must be tried"),
+        ({"perturbations": ("deepwordbg",)}, "did you mean `deepwordbug`"),
+        ({"transfer": True}, "`transfer` needs a search whose texts are handed on"),
+        ({"most_queries": 0}, "`most_queries >= 1` must hold"),
         ({"contrast": ("pairs.csv",)}, "`contrast` needs the column that says which rows belong together"),
     ],
 )

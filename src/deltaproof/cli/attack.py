@@ -20,7 +20,12 @@ def attack(
         str | None, typer.Option("--methods", help="Look at these only: `full,lora(rank=16)`. \\[default: all kept]")
     ] = None,
     perturbations: Annotated[
-        str, typer.Option("--perturbations", help="all, none, or names: `char_swap,synonym,embedding_pgd`.")
+        str,
+        typer.Option(
+            "--perturbations",
+            help="all, none, or names: `char_swap,synonym`. `search` stands for searches against each model, which "
+            "take longer: `all,search`.",
+        ),
     ] = "all",
     max_examples: Annotated[
         int | None, typer.Option("--max-examples", help="Most test rows, drawn by class. \\[default: all]")
@@ -93,6 +98,18 @@ def attack(
     noise_draws: Annotated[
         int, typer.Option("--noise-draws", min=1, help="Draws of weight_noise.", rich_help_panel=_SETTINGS)
     ] = 3,
+    max_queries: Annotated[
+        int,
+        typer.Option("--max-queries", min=1, help="Of a search, texts asked about one row.", rich_help_panel=_SETTINGS),
+    ] = 200,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer",
+            help="Ask every method the texts that a search found against the reference, too.",
+            rich_help_panel=_SETTINGS,
+        ),
+    ] = False,
     no_examples: o.NoExamples = False,
     out: o.Out = None,
     seed: o.Seed = None,
@@ -118,6 +135,8 @@ def attack(
       --label-names 0=negative,1=positive
 
       deltaproof attack runs/reviews --perturbations char_swap,synonym --strengths 0.1,0.3 --json | jq .overall
+
+      deltaproof attack runs/reviews --perturbations search --max-examples 200 --transfer
     """
     from deltaproof.cli.output import columns, emit, say_to
     from deltaproof.experiments.table import table_from
@@ -125,7 +144,7 @@ def attack(
     from deltaproof.report import write_report
     from deltaproof.settings import split_expressions
     from deltaproof.studies.robustness import robustness
-    from deltaproof.studies.robustness_sets import ALL, Attack
+    from deltaproof.studies.robustness_sets import Attack
     from deltaproof.studies.robustness_text import robustness_text
     from deltaproof.training.precision import pick_device
 
@@ -135,7 +154,7 @@ def attack(
         "noise_sizes": _shares(noise, "--noise"),
     }
     settings = Attack(
-        perturbations={"all": ALL, "none": ()}.get(perturbations.strip(), _names(perturbations)),
+        perturbations=_perturbations(perturbations), most_queries=max_queries, transfer=transfer,
         n_draws=draws, pgd_steps=pgd_steps, noise_draws=noise_draws, adversarial=tuple(adversarial or ()),
         contrast=tuple(contrast or ()), text=text, label=label, group=group, label_names=read_label_names(label_names),
         max_examples=max_examples, seed=seed or 0,
@@ -147,6 +166,14 @@ def attack(
     emit(result if json else robustness_text(result, columns()), as_json=json, out=out, quiet=quiet)
     if not quiet:
         typer.echo(f"\nreport: {page}", err=True)
+
+
+def _perturbations(text: str) -> tuple[str, ...]:
+    """Names, where `all` stands for all but the searches, `search` for these, and `none` for nothing."""
+    from deltaproof.studies.robustness_sets import ALL, SEARCHES
+
+    several = {"all": ALL, "search": SEARCHES, "none": ()}
+    return tuple(dict.fromkeys(name for given in _names(text) for name in several.get(given, (given,))))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ LEAST_MATCHED = 8
 MATCHED, REGRESSED = "turned wrong of those both had right, minus full's", "drop at equal clean accuracy, minus full's"
 RAW = "raw drop from the clean test rows to the set, minus full's"
 _BESIDE: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "texts searched word by word": lambda entry: bool(entry["kind"] == "search" and entry["promise"] == "keeps label"),
     "attack on embeddings": lambda entry: bool(entry["kind"] == "embedding_pgd"),
     "noise on all weights": lambda entry: bool(entry["question"] == "all"),
     "noise on the trained weights": lambda entry: bool(entry["question"] == "trained"),

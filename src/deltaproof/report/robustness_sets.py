@@ -26,7 +26,8 @@ _SHORT = {
 }
 _NAMES = {"case_punctuation": "case and punctuation", "keyboard": "keyboard neighbour"}
 KEEPS, NOISE = "Texts, label kept", "Texts, noise"
-CATEGORIES = (KEEPS, NOISE, "Embeddings, PGD", "Weights, noise", "Your own sets")
+SEARCHED, HANDED_ON = "Texts, searched", "Texts, found against another"
+CATEGORIES = (KEEPS, NOISE, SEARCHED, HANDED_ON, "Embeddings, PGD", "Weights, noise", "Your own sets")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def _words(entry: Json) -> str:
 
 
 def _category(entry: Json) -> str:
-    kinds = {"embedding_pgd": CATEGORIES[2], "weight_noise": CATEGORIES[3], "adversarial": CATEGORIES[4]}
+    kinds = {
+        "search": SEARCHED, "transfer": HANDED_ON, "embedding_pgd": "Embeddings, PGD",
+        "weight_noise": "Weights, noise", "adversarial": "Your own sets",
+    }  # fmt: skip
     return kinds.get(str(entry.get("kind")), NOISE if entry.get("promise") == "noise" else KEEPS)
 
 

@@ -35,6 +35,8 @@ _SCHEMA = pa.schema(
         ("promise", pa.string()),
         ("source", pa.string()),
         ("budgets", pa.list_(pa.int64())),
+        ("queries", pa.int64()),
+        ("words", pa.int64()),
         ("edits", pa.list_(pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())])))),
     ]
 )
@@ -56,6 +58,10 @@ class PerturbedSet:
     """Ids, targets and groups of the clean split, with other texts."""
     perturbed: list[tuple[Perturbed, ...]]
     """Each row's texts with the edits made and the budget they had."""
+    n_queries: np.ndarray | None = None
+    """(n,) of a set that a search found: what a model was asked about each row."""
+    n_words: np.ndarray | None = None
+    """(n,) likewise: words of each row that the budget is a share of."""
 
     @property
     def n_edits(self) -> np.ndarray:
@@ -152,9 +158,13 @@ def read_perturbed(path: Path | str) -> PerturbedSet:
             None if groups[0] is None else groups,
         )
         perturbed = [_perturbed(row) for row in rows]
+        searched = [
+            None if first.get(name) is None else np.array([row[name] for row in rows]) for name in ("queries", "words")
+        ]
         return PerturbedSet(
-            first["perturbation"], first["strength"], first["seed"], first["promise"], first["source"], split, perturbed
-        )
+            first["perturbation"], first["strength"], first["seed"], first["promise"], first["source"], split,
+            perturbed, *searched,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(
             f"`{path}` must hold perturbed texts as `write_perturbed` writes them, got {error!r}; write it anew"
@@ -300,6 +310,11 @@ def _place(name: str, labels: list[str]) -> int | None:
 def _rows(made: PerturbedSet) -> Iterator[dict[str, Any]]:
     split = made.split
     for at, row in enumerate(made.perturbed):
+        searched = (
+            {"queries": int(made.n_queries[at]), "words": int(made.n_words[at])}
+            if made.n_queries is not None and made.n_words is not None
+            else {}
+        )
         yield {
             "id": split.ids[at],
             "texts": [text.text for text in row],
@@ -311,6 +326,7 @@ def _rows(made: PerturbedSet) -> Iterator[dict[str, Any]]:
             "promise": made.promise,
             "source": made.source,
             "budgets": [text.budget for text in row],
+            **searched,
             "edits": [[vars(edit) for edit in text.edits] for text in row],
         }
 

@@ -20,6 +20,7 @@ from deltaproof.experiments.table import table_from
 from deltaproof.experiments.wording import duration
 from deltaproof.records.store import Store, read_json, write_json
 from deltaproof.robustness.perturbations import PERTURBATIONS
+from deltaproof.robustness.search_recipes import RECIPES
 from deltaproof.studies.capacity import finite
 from deltaproof.studies.kept_models import Bed, KeptModel, kept_models
 from deltaproof.studies.robustness_answers import (
@@ -32,9 +33,17 @@ from deltaproof.studies.robustness_answers import (
 )
 from deltaproof.studies.robustness_estimate import seconds_of_models
 from deltaproof.studies.robustness_findings import FORMAT, Json, read_findings
-from deltaproof.studies.robustness_plan import Plan, add_texts, plan_for, store_given, store_texts
+from deltaproof.studies.robustness_plan import (
+    SEARCH,
+    Plan,
+    add_texts,
+    plan_for,
+    store_given,
+    store_texts,
+    transferred,
+)
 from deltaproof.studies.robustness_queries import Model
-from deltaproof.studies.robustness_sets import WEIGHT_NOISE, Attack, chosen_rows, digest, read_given
+from deltaproof.studies.robustness_sets import WEIGHT_NOISE, Attack, check_searches, chosen_rows, digest, read_given
 from deltaproof.training.snapshots import snapshots_in
 
 Say = Callable[[str], None]
@@ -85,6 +94,7 @@ class _Study:
     ) -> None:
         self.bed, self.attack, self.say = bed, attack, say
         self.folder = bed.store.folder
+        check_searches(self.attack, bed.dataset)
         self.given = read_given(attack, bed.dataset, bed.experiment["plan"].get("label_names"))
         self.notes = [f"{one.name}: {note}" for one in self.given for note in one.notes]
         self.models = self._paired(kept_models(bed.store, contestants))
@@ -121,8 +131,9 @@ class _Study:
         return {
             "format": FORMAT,
             **{key: list(value) if isinstance(value, list | tuple) else value for key, value in attack.items()},
-            "levels": {name: self.attack.levels(name) for name in self.attack.texts},
-            "sources": {name: PERTURBATIONS[name].source() for name in self.attack.texts},
+            "levels": {name: self.attack.levels(name) for name in (*self.attack.texts, *self.attack.searches)},
+            "sources": {name: PERTURBATIONS[name].source() for name in self.attack.texts}
+            | {name: RECIPES[name].source() for name in self.attack.searches},
             "keys": {label: [model.key for model in models] for label, models in self.models.items()},
             "snapshots": {model.name: len(steps) for model, steps in self._snapshots()},
             "given": [[one.name, one.split.fingerprint, one.is_contrast] for one in self.given],
@@ -164,6 +175,8 @@ class _Study:
         store_given(plan, self.given, self.folder)
         del tuned
         failed = run_errands(self._errands(plan), self.n_workers, self.say)
+        if self.attack.transfer:
+            failed = self._transfer(plan, failed)
         equal = self._equal_accuracy(plan, failed)
         place = self.folder / "robustness" / f"manifest-{digest(self.inputs)}.json"
         write_json(place, finite(self._manifest(len(rows), plan, failed, equal)))
@@ -181,17 +194,37 @@ class _Study:
             found.append(Errand(self.folder, str(self.bed.device), final, snapshots, *questions))
         return found
 
+    def _transfer(self, plan: Plan, failed: Mapping[str, Failed]) -> dict[str, Failed]:
+        """Give every model what the searches found against the reference's of the same seed."""
+        models = {model.name: model for model in self.finals}
+        names = {label: [kept.key for kept in kept] for label, kept in self.models.items()}
+        against = {key: names[self.reference][at] for keys in names.values() for at, key in enumerate(keys)}
+        searched = {file for entry in plan.sets if entry["kind"] == SEARCH for file in entry["draws"]}
+        gone = next((failed[key][file] for key in against.values() for file in searched & {*failed.get(key, {})}), None)
+        if gone is not None:
+            self.notes.append(f"no texts to hand on: a search against {self.reference} has none ({gone})")
+            return dict(failed)
+        queries, sets = transferred(plan, self.folder, against)
+        plan.sets += sets
+        device = str(self.bed.device)
+        errands = [Errand(self.folder, device, models[key], (), tuple(asked), ()) for key, asked in queries.items()]
+        also = run_errands(errands, self.n_workers, self.say)
+        return {key: {**failed.get(key, {}), **also.get(key, {})} for key in {**failed, **also}}
+
     def _announced(self) -> str:
         """What is there to be asked, and about how long that takes: timed on validation rows, before the test set is
         opened."""
         n_test = self.bed.dataset.test.n_rows
         n_rows = min(n_test, self.attack.max_examples or n_test)
-        n_snapshots = sum(len(steps) for _, steps in self._snapshots())
+        n_texts = len(self.bed.dataset.text_columns)
+        is_pooled = any(PERTURBATIONS[name].promise(n_texts) == "keeps label" for name in self.attack.texts)
+        n_snapshots = sum(len(steps) for _, steps in self._snapshots()) if is_pooled else 0
         seconds = seconds_of_models(
             self.bed, self.finals[0].kept, self.attack, self.given, n_rows, len(self.finals), n_snapshots
         )
         plan = plan_for(self.bed.dataset.validation, self.attack, self.given)
         n_sets = len(plan.sets) + len(plan.contrast) + sum(len(self.attack.levels(name)) for name in self.attack.texts)
+        n_sets += sum(len(self.attack.levels(name)) for name in self.attack.searches) * self.attack.transfer
         return (
             f"{len(self.finals)} tuned models of {len(self.models)} methods"
             f"{f' and {n_snapshots} snapshots' if n_snapshots else ''}, {n_sets} sets, {n_rows} of {n_test} test rows"

@@ -16,9 +16,10 @@ from deltaproof.errors import DeltaproofError
 from deltaproof.experiments.engines.local import LocalEngine
 from deltaproof.experiments.engines.slots import plan_slots
 from deltaproof.records.store import Store, read_json, read_predictions, write_json, write_predictions
+from deltaproof.robustness.sets import write_perturbed
 from deltaproof.robustness.weight_noise import weight_noise
 from deltaproof.studies.kept_models import Bed
-from deltaproof.studies.robustness_findings import answers_path
+from deltaproof.studies.robustness_findings import answers_path, found_texts_path
 from deltaproof.studies.robustness_queries import Asked, Model, OfRows, Query
 
 Say = Callable[[str], None]
@@ -89,13 +90,15 @@ def _ask(asked: Asked, folder: Path, model: Model, queries: Sequence[Query]) -> 
     for query in queries:
         open_files = list(query.files)
         try:
-            for predictions in query.ask(asked):
+            for answer in query.ask(asked):
                 file = open_files.pop(0)
                 path = answers_path(folder, model.name, file)
-                if not np.isfinite(predictions.outputs).all():
+                if not np.isfinite(answer.predictions.outputs).all():
                     failed[file] = "its answers are not finite"
                 elif not path.exists():
-                    write_predictions(path, predictions)
+                    if answer.texts is not None:
+                        write_perturbed(found_texts_path(folder, model.name, file), answer.texts)
+                    write_predictions(path, answer.predictions)
         except DeltaproofError as error:
             failed |= dict.fromkeys(open_files, str(error))
     return failed

@@ -7,10 +7,11 @@ from deltaproof.data.split import Split
 from deltaproof.studies.capacity import timed
 from deltaproof.studies.kept_models import Bed, KeptModel
 from deltaproof.studies.robustness_plan import add_texts, plan_for
-from deltaproof.studies.robustness_queries import Asked, OfEmbeddings, OfRows, OfWeights, Query
+from deltaproof.studies.robustness_queries import Asked, OfEmbeddings, OfRows, OfSearch, OfWeights, Query
 from deltaproof.studies.robustness_sets import Attack, Given
 
 MOST_ROWS = 32
+MOST_SEARCHED = 8
 
 
 def seconds_of_models(
@@ -28,7 +29,7 @@ def seconds_of_models(
     add_texts(plan, few, attack)
     costs = _Costs(asked, few, n_rows / len(few))
     final = load_seconds + costs.of_texts(plan.queries) + costs.of_embeddings(plan.queries)
-    final += costs.of_weights(plan.queries)
+    final += costs.of_weights(plan.queries) + costs.of_searches(plan.queries)
     return n_models * final + n_snapshots * costs.of_texts(plan.on_the_way)
 
 
@@ -57,6 +58,12 @@ class _Costs:
 
     def _seconds(self, query: Query) -> float:
         return timed(lambda: list(query.ask(self.asked)))[1]
+
+    def of_searches(self, queries: Sequence[Query]) -> float:
+        """On fewer rows still, as a search asks about many texts for each."""
+        searches = [query for query in queries if isinstance(query, OfSearch)]
+        rows = self.few.take(range(min(MOST_SEARCHED, len(self.few))))
+        return self.scale * len(self.few) / len(rows) * sum(self._seconds(replace(one, split=rows)) for one in searches)
 
     def of_weights(self, queries: Sequence[Query]) -> float:
         """A draw takes its time whatever the rows; one of each kind stands for all draws."""

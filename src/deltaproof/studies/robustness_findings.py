@@ -29,6 +29,7 @@ from deltaproof.robustness.metrics import (
     worst_case,
 )
 from deltaproof.stats import Interval, compare, mean_interval
+from deltaproof.studies.robustness_searches import search_costs
 
 Json = dict[str, Any]
 Array = np.ndarray
@@ -48,6 +49,11 @@ checkpoint's: near chance there is nothing to lose, and the drop says nothing.""
 def answers_path(folder: Path, model: str, asked: str) -> Path:
     """Where a model's answers to a set stand in a run folder."""
     return folder / "robustness" / "answers" / model / f"{asked}.parquet"
+
+
+def found_texts_path(folder: Path, model: str, asked: str) -> Path:
+    """Where the texts stand that a search found against a model."""
+    return folder / "robustness" / "sets" / asked / f"{model}.jsonl"
 
 
 def read_findings(folder: Path, manifest: Path) -> Json:
@@ -158,10 +164,23 @@ class _Study:
         clean = {label: self.clean(label) for label in after}
         of = _paired if entry["paired"] else _unpaired
         methods = [{"label": label, **of(self, clean[label], after[label])} for label in after]
+        if entry["kind"] == "search":
+            for method in methods:
+                label = method["label"]
+                method |= self.search_costs(label, entry["draws"][0], clean[label], after[label])
+        if entry["kind"] == "transfer":  # the texts were chosen against the reference: it stands apart
+            return {**facts, "methods": methods, "against_reference": []}
         drops = {label: self.drop(clean[label], after[label], entry["paired"]) for label in after}
         scores = {label: by_group(asked.score, asked.groups) for label, asked in after.items()}
         flips = {label: self.matched(clean, after, label) if entry["paired"] else None for label in after}
         return {**facts, "methods": methods, "against_reference": self.against(drops, flips, scores)}
+
+    def search_costs(self, label: str, asked: str, clean: _Asked, after: _Asked) -> Json:
+        assert clean.right is not None
+        assert after.right is not None
+        places = [found_texts_path(self.folder, key, asked) for key in self.manifest["keys"][label]]
+        costs = search_costs(places, clean.right, after.right, clean.groups)
+        return {name: _interval(found) for name, found in costs.items()}
 
     def too_few(self) -> list[str]:
         """A note for each sample that is too small for a verdict: the test rows, or a set of the user's."""

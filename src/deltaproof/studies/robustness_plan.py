@@ -1,6 +1,6 @@
 """Every set of a robustness study with what has to be asked for it: facts for the result, queries for the models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 from deltaproof.data.split import Split
 from deltaproof.robustness.answers import reached
 from deltaproof.robustness.perturbations import EMBEDDING_PGD, PERTURBATIONS
-from deltaproof.robustness.sets import PerturbedSet, write_perturbed
+from deltaproof.robustness.search_recipes import RECIPES
+from deltaproof.robustness.sets import PerturbedSet, read_perturbed, write_perturbed
 from deltaproof.robustness.weight_noise import QUESTIONS, Question
-from deltaproof.studies.robustness_findings import Json
-from deltaproof.studies.robustness_queries import OfEmbeddings, OfRows, OfWeights, Query
+from deltaproof.studies.robustness_findings import Json, found_texts_path
+from deltaproof.studies.robustness_queries import OfEmbeddings, OfRows, OfSearch, OfWeights, Query
 from deltaproof.studies.robustness_sets import (
     WEIGHT_NOISE,
     Attack,
@@ -23,6 +24,7 @@ from deltaproof.studies.robustness_sets import (
 )
 from deltaproof.tasks.text import TextTask
 
+SEARCH, TRANSFER = "search", "transfer"
 NOISE_UNITS = {
     "all": "share of the weights' length",
     "trained": "share of the length of what was trained",
@@ -58,6 +60,8 @@ def plan_for(rows: Split, attack: Attack, given: Sequence[Given], length: float 
         _add_pgd(plan, rows, attack)
     if WEIGHT_NOISE in attack.perturbations:
         _add_noise(plan, rows, attack, length)
+    for name in attack.searches:
+        _add_search(plan, rows, attack, name)
     for one in given:
         _add_given(plan, one)
     return plan
@@ -142,6 +146,40 @@ def _add_noise(plan: Plan, rows: Split, attack: Attack, length: float) -> None:
     for (_, draw), same in asked.items():  # noise that differs in its size alone is drawn once
         names, sizes = tuple(file for file, _, _ in same), tuple((question, size) for _, question, size in same)
         plan.queries.append(OfWeights(names, rows, sizes, attack.seed, draw))
+
+
+def _add_search(plan: Plan, rows: Split, attack: Attack, name: str) -> None:
+    """A set for each strength; the texts are each model's own, found when it is asked."""
+    recipe, strengths = RECIPES[name], attack.levels(name)
+    mark = digest([rows.fingerprint, attack.most_queries, attack.seed, recipe.source()])
+    files = tuple(f"{name}@{strength:g}-{mark}" for strength in strengths)
+    for strength, file in zip(strengths, files, strict=True):
+        facts = _facts(name, SEARCH, strength, "share of words", recipe.summary, len(rows))
+        promise, place = recipe.promise(len(rows.texts[0])), f"robustness/sets/{file}"
+        plan.sets.append({**facts, "promise": promise, "file": place, "source": recipe.source(), "draws": [file]})
+    plan.queries.append(OfSearch(files, rows, name, tuple(strengths), attack.most_queries, attack.seed))
+
+
+def transferred(plan: Plan, folder: Path, against: Mapping[str, str]) -> tuple[dict[str, list[Query]], list[Json]]:
+    """Every model's questions about the texts that searches found against another, and the sets' facts.
+
+    Args:
+        against: model to the model of the same seed whose texts it is given.
+    """
+    queries: dict[str, list[Query]] = {model: [] for model in against}
+    sets = []
+    for entry in plan.sets:
+        if entry["kind"] != SEARCH:
+            continue
+        file = f"{entry['name']}_{TRANSFER}@{entry['strength']:g}-{digest([entry['draws'], sorted(against.items())])}"
+        summary = f"What {entry['name']} found against the reference's model of the same seed, given to every method."
+        sets.append({
+            **entry, "name": f"{entry['name']}_{TRANSFER}", "kind": TRANSFER, "summary": summary, "draws": [file],
+        })  # fmt: skip
+        for model, other in against.items():
+            texts = read_perturbed(found_texts_path(folder, other, entry["draws"][0])).split
+            queries[model].append(OfRows((file,), texts))
+    return queries, sets
 
 
 def _add_given(plan: Plan, one: Given) -> None:

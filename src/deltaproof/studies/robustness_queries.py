@@ -3,7 +3,7 @@
 Every question gives one or several files of answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from deltaproof.data.split import Split
+from deltaproof.evaluation.predict import predict
 from deltaproof.records.record import Predictions
 from deltaproof.robustness.pgd import pgd
+from deltaproof.robustness.search import Found, search
+from deltaproof.robustness.search_recipes import RECIPES
+from deltaproof.robustness.sets import PerturbedSet
 from deltaproof.robustness.weight_noise import Question, disturbed
 from deltaproof.studies.kept_models import Bed, KeptModel
 
@@ -54,6 +58,12 @@ class Asked:
     def answers(self, split: Split) -> Predictions:
         return self.bed.answers(self.tuned, self.task, self.tokenizer, split, self.kept)
 
+    def of_texts(self, texts: Sequence[tuple[str, ...]]) -> Array:
+        """(n, n_outputs) for texts that are no rows of a data set."""
+        encoded = self.task.encode_texts(self.tokenizer, texts)
+        pad = self.tokenizer.pad_token_id
+        return predict(self.tuned, self.task, encoded, pad, self.batch_size, self.precision)
+
     def answers_once(self, split: Split) -> Predictions:
         """The answers, without asking twice of the same tokens: a text that a perturbation did not reach, or that came
         out the same at another strength, has the answer that was given first.
@@ -82,6 +92,14 @@ class Asked:
         return {name: value.detach() for name, value in self.kept.load_base().model.named_parameters()}
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What goes into one file, and the texts where they were made for this model alone."""
+
+    predictions: Predictions
+    texts: PerturbedSet | None = None
+
+
 class Query(Protocol):
     """Something to be asked of a model."""
 
@@ -89,7 +107,7 @@ class Query(Protocol):
     def files(self) -> tuple[str, ...]:
         """Names of the answers."""
 
-    def ask(self, asked: Asked) -> Iterator[Predictions]:
+    def ask(self, asked: Asked) -> Iterator[Answer]:
         """Each file's answers."""
 
 
@@ -100,8 +118,8 @@ class OfRows:
     files: tuple[str]
     split: Split
 
-    def ask(self, asked: Asked) -> Iterator[Predictions]:
-        yield asked.answers_once(self.split)
+    def ask(self, asked: Asked) -> Iterator[Answer]:
+        yield Answer(asked.answers_once(self.split))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +133,14 @@ class OfEmbeddings:
     n_steps: int
     seed: int
 
-    def ask(self, asked: Asked) -> Iterator[Predictions]:
+    def ask(self, asked: Asked) -> Iterator[Answer]:
         found = pgd(
             asked.tuned, asked.task, asked.task.encode(asked.tokenizer, self.split), asked.tokenizer.pad_token_id,
             self.epsilons, n_steps=self.n_steps, until_wrong=True, seed=self.seed, batch_size=asked.batch_size,
             precision=asked.precision,
         )  # fmt: skip
         for epsilon in self.epsilons:
-            yield Predictions(self.split.ids, self.split.groups, self.split.targets, found[epsilon])
+            yield Answer(Predictions(self.split.ids, self.split.groups, self.split.targets, found[epsilon]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +154,44 @@ class OfWeights:
     seed: int
     draw: int
 
-    def ask(self, asked: Asked) -> Iterator[Predictions]:
+    def ask(self, asked: Asked) -> Iterator[Answer]:
         first = self.sizes[0][0]
         base = None if first == "all" else asked.base
         with disturbed(asked.tuned, first, seed=self.seed, draw=self.draw, base=base) as noise:
             for question, size in self.sizes:
                 noise.put(size, question)
-                yield asked.answers(self.split)
+                yield Answer(asked.answers(self.split))
+
+
+@dataclass(frozen=True, eq=False)
+class OfSearch:
+    """What does it answer to the texts that a search against it finds? All strengths at once, since a search of a
+    smaller budget goes the same way."""
+
+    files: tuple[str, ...]
+    split: Split
+    recipe: str
+    strengths: tuple[float, ...]
+    most_queries: int
+    seed: int
+
+    def ask(self, asked: Asked) -> Iterator[Answer]:
+        rows = list(zip(self.split.ids, self.split.texts, strict=True))
+        clean, truths = asked.answers_once(self.split).outputs, self.split.targets[:, 0].astype(int)
+        found = search(
+            asked.of_texts, rows, list(truths), clean, RECIPES[self.recipe], self.strengths,
+            most_queries=self.most_queries, seed=self.seed,
+        )  # fmt: skip
+        for strength in self.strengths:
+            made = self._set(strength, found[strength])
+            outputs = np.stack([row.outputs for row in found[strength]])
+            yield Answer(Predictions(made.split.ids, made.split.groups, made.split.targets, outputs), made)
+
+    def _set(self, strength: float, found: Sequence[Found]) -> PerturbedSet:
+        split, recipe = self.split, RECIPES[self.recipe]
+        texts = [tuple(text.text for text in row.texts) for row in found]
+        return PerturbedSet(
+            recipe.name, strength, self.seed, recipe.promise(len(split.texts[0])), recipe.source(),
+            Split(split.name, split.ids, texts, split.targets, split.groups), [row.texts for row in found],
+            np.array([row.n_queries for row in found]), np.array([row.n_words for row in found]),
+        )  # fmt: skip

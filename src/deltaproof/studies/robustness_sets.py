@@ -13,6 +13,7 @@ from deltaproof.data.dataset import Dataset
 from deltaproof.data.split import Split
 from deltaproof.errors import ConfigError, DataError, nearest
 from deltaproof.robustness.perturbations import EMBEDDING_PGD, PERTURBATIONS
+from deltaproof.robustness.search_recipes import RECIPES
 from deltaproof.robustness.sets import PerturbedSet, perturb_split, read_adversarial, write_rows
 from deltaproof.robustness.weight_noise import QUESTIONS
 from deltaproof.seeding import sub_seed
@@ -21,6 +22,9 @@ from deltaproof.studies.grounds import drawn_by_class
 WEIGHT_NOISE = "weight_noise"
 ALL = (*PERTURBATIONS, EMBEDDING_PGD, WEIGHT_NOISE)
 """Ten perturbations of texts, one of embeddings, one of weights."""
+SEARCHES = tuple(RECIPES)
+"""Searches against each model by itself: asked for by name, since one takes longer than all ten perturbations of
+texts."""
 EPSILONS = (0.01, 0.03, 0.1)
 NOISE_SIZES = (0.03, 0.1, 0.3)
 
@@ -30,9 +34,9 @@ class Attack:
     """What is to be tried on the models of a run."""
 
     perturbations: Sequence[str] = ALL
-    """Names among `ALL`; none for a user's own sets alone."""
+    """Names among `ALL` and `SEARCHES`; none for a user's own sets alone."""
     strengths: Sequence[float] = ()
-    """Of the text perturbations, shares of what each edits; each one's own three levels when left out."""
+    """Of the text perturbations and searches, shares of what each edits; each one's own three levels when left out."""
     n_draws: int = 1
     """Seeds of each text perturbation; per example their mean counts."""
     epsilons: Sequence[float] = EPSILONS
@@ -41,6 +45,10 @@ class Attack:
     noise_sizes: Sequence[float] = NOISE_SIZES
     """Of weight noise, shares of the weights' length."""
     noise_draws: int = 3
+    most_queries: int = 200
+    """Of a search, texts that a model is asked about for one row."""
+    transfer: bool = False
+    """Whether all methods are asked the texts that a search found against the reference, too."""
     adversarial: Sequence[str] = ()
     """A user's own adversarial or shifted sets; `file.json#part` names a list in a JSON file of several."""
     contrast: Sequence[str] = ()
@@ -57,8 +65,9 @@ class Attack:
 
     def __post_init__(self) -> None:
         for name in self.perturbations:
-            if name not in ALL:
-                raise ConfigError(f"a perturbation must be a known one, got `{name}`; {nearest(name, ALL)}")
+            if name not in (*ALL, *SEARCHES):
+                known = nearest(name, (*ALL, *SEARCHES))
+                raise ConfigError(f"a perturbation must be a known one, got `{name}`; {known}")
         for name, values, top in (
             ("strengths", self.strengths, 1.0), ("epsilons", self.epsilons, np.inf),
             ("noise_sizes", self.noise_sizes, np.inf),
@@ -69,12 +78,16 @@ class Attack:
                 raise ConfigError(
                     f"`{bound}` must hold for `{name}`, got {wrong[0]:g}; the clean answers are 0 already"
                 )
-        least = {"n_draws": 1, "pgd_steps": 1, "noise_draws": 1}
+        least = {"n_draws": 1, "pgd_steps": 1, "noise_draws": 1, "most_queries": 1}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"`{name} >= {low}` must hold, got {getattr(self, name)}; leave it out for the usual")
         if self.max_examples is not None and self.max_examples < 2:
             raise ConfigError(f"`max_examples >= 2` must hold, got {self.max_examples}; give some hundreds")
+        if self.transfer and not self.searches:
+            raise ConfigError(
+                f"`transfer` needs a search whose texts are handed on, got none; name {' or '.join(SEARCHES)}"
+            )
         if not (self.perturbations or self.adversarial or self.contrast):
             raise ConfigError("something must be tried, got no perturbation and no file; name a perturbation or `all`")
         if self.contrast and self.group is None:
@@ -88,8 +101,14 @@ class Attack:
         """The text perturbations asked for, each once."""
         return [name for name in PERTURBATIONS if name in self.perturbations]
 
+    @property
+    def searches(self) -> list[str]:
+        """The searches asked for, each once."""
+        return [name for name in SEARCHES if name in self.perturbations]
+
     def levels(self, name: str) -> list[float]:
-        return sorted(set(self.strengths or PERTURBATIONS[name].levels))
+        kind = RECIPES[name] if name in SEARCHES else PERTURBATIONS[name]
+        return sorted(set(self.strengths or kind.levels))
 
     def middle(self, name: str) -> float:
         levels = self.levels(name)
@@ -138,7 +157,7 @@ def read_given(attack: Attack, dataset: Dataset, known_names: Mapping[str, str] 
             raise DataError(f"`{source}` must have at least 2 rows, got {len(made.split)}; add rows")
         _check_groups(source, made.split.groups, attack.group, is_contrast)
         name = made.name
-        while name in ALL or any(other.name == name for other in found):
+        while name in (*ALL, *SEARCHES) or any(other.name == name for other in found):
             name += "'"
         found.append(Given(name, made.split, made.notes, is_contrast))
     return found
@@ -156,6 +175,16 @@ def _check_groups(source: str, groups: list[str] | None, column: str | None, is_
         raise DataError(
             f"`{source}`: rows that belong together must share their `{column}`, got {len(groups)} rows of as many "
             f"groups; name the column that they share"
+        )
+
+
+def check_searches(attack: Attack, dataset: Dataset) -> None:
+    """Refuse a search where a row has no one class whose probability it could lower."""
+    if attack.searches and dataset.kind != "classification":
+        what = "numbers as its targets" if dataset.kind == "regression" else "several labels for each row"
+        raise DataError(
+            f"a search needs rows of one true class each, `{dataset.name}` has {what}; leave out "
+            f"{' and '.join(attack.searches)}: the other perturbations are defined for it"
         )
 
 

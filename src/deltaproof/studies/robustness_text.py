@@ -1,15 +1,12 @@
 """The robustness study as a terminal shows it: a table of drops, and what can be said of the methods."""
 
-import io
 from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from deltaproof.experiments.wording import amount, score, signed
+from deltaproof.studies.robustness_searches_text import searches_text
+from deltaproof.studies.robustness_tables import method_table, span
 
 Result = dict[str, Any]
 MARKS = {"more fragile": "▲", "more robust": "▼", "equivalent": "="}
@@ -20,6 +17,7 @@ def robustness_text(result: Result, width: int = 110) -> str:
     parts = [
         "\n".join(wrap(_head(result), width)),
         *_tables(result, width),
+        *searches_text(result, width),
         *_given(result, width),
         *_legend(result, width),
         _sentences(result, width),
@@ -52,7 +50,7 @@ def middle(sets: Sequence[Result]) -> list[Result]:
 
 def _tables(result: Result, width: int) -> list[str]:
     """Rows are methods, columns perturbations; as many tables as the width asks for."""
-    sets = middle([entry for entry in result["sets"] if entry["kind"] != "adversarial"])
+    sets = middle([entry for entry in result["sets"] if entry["kind"] not in ("adversarial", "transfer")])
     columns = [(_heading(entry), _cells(result, entry)) for entry in sets]
     if result["overall"] is not None:
         columns.insert(0, (["over-", "all"], _cells(result, result["overall"])))
@@ -68,7 +66,7 @@ def _tables(result: Result, width: int) -> list[str]:
             used = 0
         blocks[-1].append((heading, cells))
         used += size
-    return [_grid(result["methods"], block, width) for block in blocks]
+    return [method_table(result["methods"], block, width) for block in blocks]
 
 
 def _legend(result: Result, width: int) -> list[str]:
@@ -82,18 +80,6 @@ def _legend(result: Result, width: int) -> list[str]:
         f"* noise: may change what is true."
     )
     return ["\n".join(wrap(legend, width))]
-
-
-def _grid(methods: Sequence[str], columns: Sequence[tuple[list[str], dict[str, str]]], width: int) -> str:
-    out = io.StringIO()
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    grid.add_column("method", overflow="fold", min_width=8, max_width=40)
-    for heading, _ in columns:
-        grid.add_column("\n".join(heading), justify="right", no_wrap=True)
-    for label in methods:
-        grid.add_row(label, *(cells.get(label, "–") for _, cells in columns))
-    Console(file=out, width=max(width, 200), highlight=False, color_system=None).print(grid, markup=False)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
 
 
 def _heading(entry: Result) -> list[str]:
@@ -117,7 +103,7 @@ def _given(result: Result, width: int) -> list[str]:
     for entry in (entry for entry in result["sets"] if entry["kind"] == "adversarial"):
         columns: list[tuple[list[str], dict[str, str]]] = [
             (["clean"], {one["label"]: score(one["clean"]["mean"], result["unit"]) for one in entry["methods"]}),
-            (["here"], {one["label"]: _span(one["perturbed"], result["unit"]) for one in entry["methods"]}),
+            (["here"], {one["label"]: span(one["perturbed"], result["unit"]) for one in entry["methods"]}),
             (["drop"], _cells(result, entry)),
             (
                 [f"vs {result['reference']}"],
@@ -128,24 +114,18 @@ def _given(result: Result, width: int) -> list[str]:
                 },
             ),
         ]
-        found.append(f"{entry['name']}, {entry['n_examples']} rows\n{_grid(result['methods'], columns, width)}")
+        found.append(f"{entry['name']}, {entry['n_examples']} rows\n{method_table(result['methods'], columns, width)}")
     for entry in result["contrast"]:
         columns = [
-            (["right"], {one["label"]: _span(one["accuracy"], "fraction") for one in entry["methods"]}),
-            (["whole set", "right"], {one["label"]: _span(one["consistency"], "fraction") for one in entry["methods"]}),
+            (["right"], {one["label"]: span(one["accuracy"], "fraction") for one in entry["methods"]}),
+            (["whole set", "right"], {one["label"]: span(one["consistency"], "fraction") for one in entry["methods"]}),
         ]
         if entry["n_pairs"] > 1:
-            of_pairs = {one["label"]: _span(one["pair_consistency"], "fraction") for one in entry["methods"]}
+            of_pairs = {one["label"]: span(one["pair_consistency"], "fraction") for one in entry["methods"]}
             columns.append((["answer changes", "as the label does"], of_pairs))
         sets = f"{entry['n_sets']} contrast sets of {entry['n_examples']} rows"
-        found.append(f"{entry['name']}, {sets}\n{_grid(result['methods'], columns, width)}")
+        found.append(f"{entry['name']}, {sets}\n{method_table(result['methods'], columns, width)}")
     return found
-
-
-def _span(interval: Result | None, unit: str) -> str:
-    if interval is None:
-        return "–"
-    return f"{score(interval['mean'], unit)} ({score(interval['low'], unit)}–{score(interval['high'], unit)})"
 
 
 def _sentences(result: Result, width: int) -> str:

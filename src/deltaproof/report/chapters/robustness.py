@@ -18,6 +18,7 @@ from deltaproof.report.figures import (
 from deltaproof.report.grid import Grid
 from deltaproof.report.numbers import metric_name, plural, value
 from deltaproof.report.perturbed_texts import perturbed_texts
+from deltaproof.report.robustness_searches import searches
 from deltaproof.report.robustness_sets import KEEPS, Json, groups, methods, number
 from deltaproof.report.study import Study
 
@@ -39,6 +40,7 @@ def robustness(study: Study) -> Chapter | None:
         robustness_checkpoints.figure(result, study),
         robustness_checkpoints.slopes_table(result),
         robustness_scatter.figure(result, study),
+        searches(result),
         tables.own_sets(result),
         tables.contrast_sets(result),
     )

@@ -13,8 +13,10 @@ from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import grid
 from deltaproof.report.numbers import metric_name, metric_title, value
 from deltaproof.report.robustness_sets import (
+    HANDED_ON,
     KEEPS,
     NOISE,
+    SEARCHED,
     Group,
     Json,
     groups,
@@ -74,7 +76,7 @@ def figure(result: Json, study: Study) -> Figure:
 
 def _kind(group: Group) -> str:
     """Panels of one kind share their heights, so that they can be compared."""
-    return "texts" if group.category in (KEEPS, NOISE) else group.category
+    return "texts" if group.category in (KEEPS, NOISE, SEARCHED, HANDED_ON) else group.category
 
 
 def _domain(alike: Sequence[Group], names: list[str], unit: str) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from deltaproof.robustness.perturbations.base import Proposal, TextEdit, perturbation
 from deltaproof.robustness.perturbations.english import known_words
-from deltaproof.robustness.perturbations.words import is_protected, matching_case, words
+from deltaproof.robustness.perturbations.words import Word, is_protected, matching_case, words
 
 KEYBOARD = {
     "q": "wa", "w": "qase", "e": "wsdr", "r": "edft", "t": "rfgy", "y": "tghu", "u": "yhji", "i": "ujko", "o": "iklp",
@@ -25,14 +25,46 @@ SHORTEST = 4
 """Letters of a word that may be edited: in shorter ones a slip leaves too little to read."""
 
 
+def swaps(word: str) -> Iterator[str]:
+    """Two neighbouring letters inside of a word change places."""
+    for at in _inner(word[:-1]):
+        one, other = word[at], word[at + 1]
+        if other.isalpha() and one.lower() != other.lower():
+            yield word[:at] + other + one + word[at + 2 :]
+
+
+def drops(word: str) -> Iterator[str]:
+    """A letter inside of a word is left out."""
+    return (word[:at] + word[at + 1 :] for at in _inner(word))
+
+
+def key_slips(word: str) -> Iterator[str]:
+    """A letter inside of a word becomes one whose key is next to it on a QWERTY keyboard."""
+    for at in _inner(word):
+        for near in KEYBOARD.get(word[at].lower(), ""):
+            yield word[:at] + matching_case(near, word[at]) + word[at + 1 :]
+
+
+def look_alikes(word: str) -> Iterator[str]:
+    """A letter becomes one of another script that looks the same."""
+    for at, letter in enumerate(word):
+        if letter in HOMOGLYPHS:
+            yield word[:at] + HOMOGLYPHS[letter] + word[at + 1 :]
+
+
+def slips_of(word: Word, variants: Callable[[str], Iterable[str]]) -> list[str]:
+    """A word's variants of one kind; none of a word that nobody may edit, and none that are words themselves."""
+    if word.protected or len(word.text) < SHORTEST:
+        return []
+    return [new for new in variants(word.text) if not _is_a_word(new)]
+
+
 def _one_a_word(text: str, rng: random.Random, variants: Callable[[str], Iterable[str]]) -> Proposal:
-    """For each word that may be edited one of its variants, in random order; variants that are words are left out."""
+    """For each word that may be edited one of its variants, in random order."""
     found = words(text)
     edits = []
     for word in found:
-        if word.protected or len(word.text) < SHORTEST:
-            continue
-        options = [new for new in variants(word.text) if not _is_a_word(new)]
+        options = slips_of(word, variants)
         if options:
             edits.append(TextEdit(word.start, word.end, rng.choice(options)))
     rng.shuffle(edits)
@@ -51,44 +83,25 @@ def _inner(word: str) -> Iterator[int]:
 @perturbation("char_swap", "words")
 def char_swap(text: str, rng: random.Random) -> Proposal:
     """Two neighbouring letters inside of a word change places."""
-
-    def variants(word: str) -> Iterator[str]:
-        for at in _inner(word[:-1]):
-            one, other = word[at], word[at + 1]
-            if other.isalpha() and one.lower() != other.lower():
-                yield word[:at] + other + one + word[at + 2 :]
-
-    return _one_a_word(text, rng, variants)
+    return _one_a_word(text, rng, swaps)
 
 
 @perturbation("char_drop", "words")
 def char_drop(text: str, rng: random.Random) -> Proposal:
     """A letter inside of a word is left out."""
-    return _one_a_word(text, rng, lambda word: (word[:at] + word[at + 1 :] for at in _inner(word)))
+    return _one_a_word(text, rng, drops)
 
 
 @perturbation("keyboard", "words")
 def keyboard(text: str, rng: random.Random) -> Proposal:
     """A letter inside of a word becomes one whose key is next to it on a QWERTY keyboard."""
-
-    def variants(word: str) -> Iterator[str]:
-        for at in _inner(word):
-            for near in KEYBOARD.get(word[at].lower(), ""):
-                yield word[:at] + matching_case(near, word[at]) + word[at + 1 :]
-
-    return _one_a_word(text, rng, variants)
+    return _one_a_word(text, rng, key_slips)
 
 
 @perturbation("homoglyph", "words")
 def homoglyph(text: str, rng: random.Random) -> Proposal:
     """A letter becomes one of another script that looks the same."""
-
-    def variants(word: str) -> Iterator[str]:
-        for at, letter in enumerate(word):
-            if letter in HOMOGLYPHS:
-                yield word[:at] + HOMOGLYPHS[letter] + word[at + 1 :]
-
-    return _one_a_word(text, rng, variants)
+    return _one_a_word(text, rng, look_alikes)
 
 
 @perturbation("case_punctuation", "words")

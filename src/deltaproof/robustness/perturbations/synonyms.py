@@ -65,11 +65,22 @@ def synonym(text: str, rng: random.Random) -> Proposal:
     found = words(text)
     edits = []
     for before, word in zip([None, *found], found, strict=False):
-        options = [] if word.protected else _fitting(synonyms(word.text.lower()), word, before)
+        options = synonyms_of(word, before)
         if options:
-            edits.append(TextEdit(word.start, word.end, matching_case(rng.choice(options), word.text)))
+            edits.append(TextEdit(word.start, word.end, rng.choice(options)))
     rng.shuffle(edits)
     return len(found), edits
+
+
+def synonyms_of(word: Word, before: Word | None) -> list[str]:
+    """What may stand in place of a word in its text, with its capitals; nothing for a word that nobody may edit.
+
+    Args:
+        before: the word before it.
+    """
+    if word.protected:
+        return []
+    return [matching_case(new, word.text) for new in _fitting(synonyms(word.text.lower()), word, before)]
 
 
 def _fitting(options: tuple[str, ...], word: Word, before: Word | None) -> list[str]:
