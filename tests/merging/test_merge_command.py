@@ -179,7 +179,7 @@ def test_a_merge_cut_to_a_rank_is_written_as_adapters_of_the_base(runs, tmp_path
 @pytest.mark.parametrize("method", ["full", "lora(rank=2)"])
 def test_experts_are_composed_for_a_task_that_none_knows(method, runs, make_run, tmp_path):
     target = shutil.copytree(make_run("target", ("up", "down"), method, seed=21), tmp_path / "target", symlinks=True)
-    arguments = (*runs[:2], "--for", target, "--weights", "auto", "--examples", "24", "--budget", "8", "--json")
+    arguments = (*runs[:2], "--for", target, "--examples", "24", "--budget", "8", "--json")
     result = call(*arguments, "--test", "-o", tmp_path / "composed")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)

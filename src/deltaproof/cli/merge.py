@@ -27,9 +27,13 @@ def merge(
         ),
     ] = None,
     weights: Annotated[
-        str,
-        typer.Option("--weights", "-w", help="equal (1 each), auto (chosen on validation), or `1,0.5,1`."),
-    ] = "equal",
+        str | None,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="equal (1 each), auto (chosen on validation), or `1,0.5,1`. \\[default: equal; with --for auto]",
+        ),
+    ] = None,
     density: Annotated[
         float | None,
         typer.Option("--density", help="Share of entries that ties and dare keep. \\[default: 0.2]"),
@@ -89,7 +93,7 @@ def merge(
 
       deltaproof merge a.dpz b.dpz --run runs/a --run runs/b --weights 1,0.5 --json | jq '.runs[].validation'
 
-      deltaproof merge runs/sst2 runs/subj --for runs/cola --weights auto --examples 64
+      deltaproof merge runs/sst2 runs/subj --for runs/cola --examples 64
     """
     from deltaproof.cli.output import ask_to_replace, emit, say_to
     from deltaproof.experiments.wording import size
@@ -103,8 +107,9 @@ def merge(
     from deltaproof.training.precision import pick_device
 
     rule = how or ("linear" if for_run is None else "task_arithmetic")
+    chosen = weights or ("equal" if for_run is None else "auto")
     settings = Settings(
-        rule, weights, density, rank, seed or 0, budget, search_rows, base, tuple(run or ()), test, trust_remote_code,
+        rule, chosen, density, rank, seed or 0, budget, search_rows, base, tuple(run or ()), test, trust_remote_code,
         pick_device(device or "auto"),
     )  # fmt: skip
     settings.recipe(len(experts))
