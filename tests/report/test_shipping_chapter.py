@@ -7,6 +7,7 @@ import numpy as np
 import planted_compression as plant
 import pytest
 from page_reader import Page
+from synthetic_experiment import Experiment, build
 
 from deltaproof.evidence import evidence
 from deltaproof.evidence.over_tasks import over_tasks
@@ -172,3 +173,17 @@ def test_two_tasks_say_nothing_of_others(tmp_path: Path) -> None:
     found = over_tasks(tmp_path, suite_of(tmp_path, by_task))
     assert found is not None
     assert {row["verdict"] for row in found["rows"]} == {"cannot tell"}
+
+
+def test_a_composition_for_a_task_that_was_not_compressed_is_found_all_the_same(tmp_path: Path) -> None:
+    pair = [plant.merge("a", True, chosen_on="examples"), plant.merge("b", False, chosen_on="examples")]
+    build(tmp_path / "held", Experiment(methods=("full", "lora"), skills=(0.9, 0.8)))
+    for key, share in (("a", 0.7), ("b", 0.8)):
+        answers(Store(tmp_path / "held"), key, share)
+    by_task = {"t0": {"compression": plant.compression()}, "held": {"merging": plant.merging(*pair)}}
+    found = over_tasks(tmp_path, suite_of(tmp_path, by_task))
+    assert found is not None
+    claim = next(claim for claim in found["claims"] if claim["name"] == "Composes")
+    assert claim["verdict"] == "cannot tell"
+    assert "held −10.0 points" in claim["because"]
+    assert found["tasks"] == ["t0"]

@@ -42,19 +42,19 @@ def over_tasks(out: Path, document: Mapping[str, Any]) -> dict[str, Any] | None:
         out: the suite's folder, with a run folder for each task.
         document: what `suite.json` holds: its tasks are looked for, their scores are fractions.
     """
-    runs = {}
+    found = {}
     for entry in document["tasks"]:
         result = entry["result"]
         if result is not None and result["unit"] == "fraction" and (out / entry["name"]).is_dir():
             store = Store(out / entry["name"])
-            if store.study_path("compression").exists():
-                runs[entry["name"]] = store
+            found[entry["name"]] = store
+    runs = {name: store for name, store in found.items() if store.study_path("compression").exists()}
     if not runs:
         return None
     studies = {name: read_json(store.study_path("compression")) for name, store in runs.items()}
     margin = float(np.mean([study["margin"] for study in studies.values()]))
     rows = _rows(studies, margin)
-    measured = {name: Measured(store) for name, store in runs.items() if store.study_path("merging").exists()}
+    measured = {name: Measured(store) for name, store in found.items() if store.study_path("merging").exists()}
     claims = [
         _small(rows),
         Claim(LARGER, "not applicable", "one model was compressed; the claim compares sizes of one family"),
