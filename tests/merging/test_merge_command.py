@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
@@ -163,6 +164,26 @@ def test_compressed_experts_are_scored_where_a_run_is_named(runs, tmp_path):
     assert record.spec.parents[0] == (runs[0] / "best").resolve().name
     wrong = call(*files, "--run", runs[2])
     assert (wrong.exit_code, "has other data" in wrong.stderr) == (2, True)
+
+
+def test_a_head_with_parts_inside_of_the_body_lies_beside_it_as_a_whole_model(make_run, base, tmp_path):
+    """A base without a pooler, as masked language models are saved: every task trains a pooler of its own."""
+    bare = shutil.copytree(base, tmp_path / "bare")
+    tensors = load_file(bare / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if "pooler" not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, bare / "model.safetensors", {"format": "pt"})
+    one = make_run("one", ("neg", "pos"), "lora(rank=2)", noise=0.3, seed=51, base=bare)
+    other = make_run("other", ("no", "yes"), seed=52, base=bare)
+    result = call(one, other, "--how", "task_arithmetic", "-o", tmp_path / "merged", "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (tmp_path / "merged" / "heads" / "other" / "model.safetensors").is_file()
+    for run, entry in zip((one, other), said["runs"], strict=True):
+        tuned, task, _ = load_tuned(tmp_path / "merged" / said["written"]["heads"][run.name])
+        split, tokenizer = read_dataset(run / "data").validation, tuned.backbone.tokenizer
+        outputs = predict(tuned, task, task.encode(tokenizer, split), tokenizer.pad_token_id, 32)
+        assert METRICS["accuracy"].score(split.targets, outputs) == entry["validation"]["merged"]
 
 
 def test_a_merge_cut_to_a_rank_is_written_as_adapters_of_the_base(runs, tmp_path):

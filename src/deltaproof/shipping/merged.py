@@ -99,9 +99,11 @@ def write_merged(
             heads[other.name] = f"{HEADS}/{file_name(other.name)}"
             below = place / heads[other.name]
             below.parent.mkdir(exist_ok=True)
-            gates += _write_head(run, other, place, out, below, say) if run.recipe.rank is None else write(
-                run, other, below, say
-            )  # fmt: skip
+            if run.recipe.rank is None and _is_on_top(other):
+                asked = _write_head(run, other, place, out, below)
+            else:
+                asked = write(run, other, below, say)
+            gates += [replace(gate, name=f"{other.name}: {gate.name}") for gate in asked]
         n_bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
         _write_evidence(run, first, place, heads, gates)
         folder = put_in_place(place, out, overwrite) if all_hold(gates) else None
@@ -151,11 +153,13 @@ def _write_model(run: MergeRun, head: Head, folder: Path, say: Say) -> list[Gate
     return write_whole(head.backbone, head.task, spec, run.sources[0].base, folder)
 
 
-def _write_head(run: MergeRun, head: Head, whole: Path, out: Path, folder: Path, say: Say) -> list[Gate]:
+def _is_on_top(head: Head) -> bool:
+    """Whether nothing of the head lies inside of the body."""
+    return set(head.backbone.head) <= set(modules_on_top(head.backbone.model))
+
+
+def _write_head(run: MergeRun, head: Head, whole: Path, out: Path, folder: Path) -> list[Gate]:
     """A further head over the body of `whole`, which will be called `out`."""
-    if not set(head.backbone.head) <= set(modules_on_top(head.backbone.model)):
-        gates = _write_model(run, head, folder, say)
-        return [replace(gate, name=f"{head.name}: {gate.name}") for gate in gates]
     fingerprint = find_source(str(whole)).fingerprint()
     model = {"name": str(out), "fingerprint": fingerprint, "revision": "", "beside": "../.."}
     spec = _spec(run, head, model, {"name": "head"})
@@ -168,7 +172,7 @@ def _write_head(run: MergeRun, head: Head, whole: Path, out: Path, folder: Path,
     rows = as_rows(head.backbone.tokenizer, TEXTS)
     tuned, _, _ = load_tuned(folder)
     before, found = answers_of(head.backbone.model, rows), answers_of(tuned, rows)
-    return [g.answers_are_equal(f"{head.name}: reload equals memory", before, found, 0.0, TO_THE_BIT)]
+    return [g.answers_are_equal("reload equals memory", before, found, 0.0, TO_THE_BIT)]
 
 
 def _write_adapter(run: MergeRun, head: Head, folder: Path, say: Say) -> list[Gate]:
@@ -179,17 +183,12 @@ def _write_adapter(run: MergeRun, head: Head, folder: Path, say: Say) -> list[Ga
         whole = Path(temporary) / "whole"
         save_whole(head.backbone, head.task.labels, whole)
         say(f"cutting to rank {run.recipe.rank}")
-        extract(base, whole, run.recipe.rank, Path(temporary) / "adapter")
-        folder.mkdir(exist_ok=True)
-        for file in (Path(temporary) / "adapter").iterdir():
-            file.rename(folder / file.name) if file.stat().st_dev == folder.stat().st_dev else write_atomically(
-                folder / file.name, file.read_bytes()
-            )  # fmt: skip
+        extract(base, whole, run.recipe.rank, folder, overwrite=True)
     rows = as_rows(head.backbone.tokenizer, TEXTS)
     before, found = answers_of(head.backbone.model, rows), open_on_base(base, folder).answers(rows)
     why = f"at most {g.ROUNDING['F32']:g} of the largest logit, what rounding to F32 explains"
-    name = "reload equals memory" if head is run.body.heads[0] else f"{head.name}: reload equals memory"
-    return [*check(base, folder), g.answers_are_equal(name, before, found, g.ROUNDING["F32"], why)]
+    equal = g.answers_are_equal("reload equals memory", before, found, g.ROUNDING["F32"], why)
+    return [*check(base, folder), equal]
 
 
 def _write_evidence(run: MergeRun, head: Head, place: Path, heads: dict[str, str], gates: list[Gate]) -> None:
