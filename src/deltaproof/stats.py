@@ -143,6 +143,7 @@ def compare(
     alpha: float = 0.05,
     higher_is_better: bool = True,
     unit: str = "",
+    level: float | None = None,
 ) -> dict[str, Comparison]:
     """What the runs show about each contestant against the reference.
 
@@ -157,6 +158,7 @@ def compare(
         alpha: chance of a wrong "better" or "worse" anywhere, and likewise of a wrong "equivalent".
         higher_is_better: False for errors and losses; the differences come out positive for better all the same.
         unit: "fraction" makes notes speak of points (hundredths), any other text follows the number.
+        level: p-values up to this give a verdict; alpha when left out. A planned look has a smaller one (`looks.py`).
     Returns:
         contestant to Comparison, without the reference.
     Raises:
@@ -178,13 +180,14 @@ def compare(
     estimates = {name: _estimate(values) for name, values in differences.items()}
     different = holm([estimate.p_difference() for estimate in estimates.values()])
     equivalent = holm([estimate.p_equivalence(margin) for estimate in estimates.values()])
-    shown = _shown_margins(list(estimates.values()), alpha)
+    level = alpha if level is None else level
+    shown = _shown_margins(list(estimates.values()), level)
     table = {}
     for position, (name, estimate) in enumerate(estimates.items()):
         n_seeds, n_units = differences[name].shape
         half = estimate.half_width(alpha / 2)
         p_different, p_equivalent = float(different[position]), float(equivalent[position])
-        verdict = _decide(estimate.mean, p_different, p_equivalent, alpha)
+        verdict = _decide(estimate.mean, p_different, p_equivalent, level)
         table[name] = Comparison(
             difference=estimate.mean,
             low=estimate.mean - half,
@@ -196,11 +199,11 @@ def compare(
             verdict=verdict,
             note="; ".join(
                 [
-                    *_notes(verdict, estimate, p_different, alpha, higher_is_better, unit),
+                    *_notes(verdict, estimate, p_different, level, higher_is_better, unit),
                     *_single_seed_notes(checked[name], checked[reference]),
                 ]
             ),
-            detectable_difference=estimate.half_width(alpha / 2 / len(estimates)) + estimate.half_width(1 - POWER),
+            detectable_difference=estimate.half_width(level / 2 / len(estimates)) + estimate.half_width(1 - POWER),
             equivalence_margin=float(margin),
             shown_margin=shown[position],
             n_seeds=n_seeds,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
+from deltaproof.looks import planned_looks
 from deltaproof.metrics import METRICS
 from deltaproof.stats import compare, mean_interval
 
@@ -154,3 +155,41 @@ def test_intervals_of_a_mean_score_hold_the_true_accuracy(n_seeds, spread):
         missed += not interval.low <= ACCURACY <= interval.high
     print(f"\ninterval, {n_seeds} seeds, {spread} seed variance: {1 - missed / N_SIMULATIONS:.2%} hold the truth")
     assert upper_bound(missed, N_SIMULATIONS) <= 0.07
+
+
+@pytest.mark.parametrize("spread", SEED_SHIFTS)
+@pytest.mark.parametrize("n_looks", [2, 3])
+def test_equal_contestants_are_seldom_told_apart_at_any_of_several_looks(spread, n_looks):
+    """Counts a wrong verdict at any look, also where an experiment would have stopped before or gone on after."""
+    shift, n_simulations = SEED_SHIFTS[spread], N_SIMULATIONS
+    random = np.random.default_rng([11, n_looks, int(1000 * shift)])
+    looks, errors = planned_looks(3 * n_looks, n_looks, 0.05), 0
+    for _ in range(n_simulations):
+        scores = named(outcomes(random, [ACCURACY] * (1 + N_CONTESTANTS), 3 * n_looks, shift))
+        found = False
+        for look in looks:
+            seen = {name: values[: look.n_seeds] for name, values in scores.items()}
+            rows = compare(seen, "contestant 0", margin=1e-9, level=look.level).values()
+            found |= any(row.verdict in ("better", "worse") for row in rows)
+        errors += found
+    bound = upper_bound(errors, n_simulations)
+    print(f"\nA/A in {n_looks} looks, {spread} seed variance: {errors / n_simulations:.2%}, at most {bound:.2%}")
+    assert bound <= 0.06
+
+
+@pytest.mark.parametrize("spread", SEED_SHIFTS)
+def test_contestants_worse_by_the_margin_are_seldom_called_equivalent_at_any_look(spread):
+    shift, n_simulations, margin = SEED_SHIFTS[spread], 2000, 0.03
+    random = np.random.default_rng([12, int(1000 * shift)])
+    looks, errors = planned_looks(9, 3, 0.05), 0
+    for _ in range(n_simulations):
+        scores = named(outcomes(random, [ACCURACY, *[ACCURACY - margin] * N_CONTESTANTS], 9, shift))
+        found = False
+        for look in looks:  # even where an experiment would have stopped before
+            seen = {name: values[: look.n_seeds] for name, values in scores.items()}
+            rows = compare(seen, "contestant 0", margin, level=look.level).values()
+            found |= any(row.verdict == "equivalent" for row in rows)
+        errors += found
+    bound = upper_bound(errors, n_simulations)
+    print(f"\nTOST at the margin in 3 looks, {spread} seed variance: {errors / n_simulations:.2%}, at most {bound:.2%}")
+    assert bound <= 0.06

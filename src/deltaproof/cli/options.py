@@ -146,6 +146,12 @@ Seeds = Annotated[
     int | None,
     typer.Option("--seeds", help="Final runs per method. \\[default: 3]", rich_help_panel=_PROTOCOL),
 ]
+Looks = Annotated[
+    int | None,
+    typer.Option(
+        "--looks", help="Look 2 or 3 times, and stop once all is settled. \\[default: 1]", rich_help_panel=_PROTOCOL
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option("--budget", help="`6 trials`, `30 minutes`, `20000 examples`.", rich_help_panel=_PROTOCOL),

@@ -31,6 +31,7 @@ def suite(
     max_length: o.MaxLength = None,
     margin: o.Margin = None,
     seeds: o.Seeds = None,
+    looks: o.Looks = None,
     trials: o.Trials = None,
     tuning: o.Tuning = None,
     epochs: o.Epochs = None,
@@ -71,7 +72,7 @@ def suite(
 
     given: dict[str, Any] = {
         "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
-        "max_length": max_length, "margin": margin, "seeds": seeds, "trials": trials, "tuning": tuning,
+        "max_length": max_length, "margin": margin, "seeds": seeds, "looks": looks, "trials": trials, "tuning": tuning,
         "epochs": epochs, "batch_size": batch_size, "precision": precision, "seed": seed, "device": device,
         "workers": workers, "engine": engine, "address": address,
     }  # fmt: skip

@@ -41,6 +41,8 @@ def _machine(experiment: dict[str, Any]) -> str:
 def _protocol(n_contestants: int, plan: dict[str, Any]) -> str:
     n_trials, n_seeds = plan["trials"], plan["seeds"]
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''} each"
+    if plan.get("looks", 1) > 1:
+        seeds += f" at most, with {plan['looks']} looks that may settle it earlier"
     if n_trials == 1:
         return f"one learning rate each, so nothing to choose; {seeds}; {n_contestants * n_seeds} trainings"
     n_trainings = n_contestants * (n_trials + n_seeds)

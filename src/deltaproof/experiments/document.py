@@ -33,6 +33,7 @@ def new_document(resolved: Resolved) -> Document:
         "task": resolved.task.to_json(),
         "margin": resolved.margin,
         "alpha": plan.alpha,
+        "look": None,
         "reference": plan.reference_label,
         "fallback_reference": plan.fallback_reference_label,
         "device": facts.device,

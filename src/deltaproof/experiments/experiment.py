@@ -26,8 +26,10 @@ from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.resolve import Resolved
 from deltaproof.experiments.reuse import Reuse
 from deltaproof.experiments.specs import baseline_spec, contestant_spec, final_seeds, tuning_seed
+from deltaproof.experiments.table import is_settled, table_from
 from deltaproof.experiments.trials import Trial, Trials, savings, stopping
 from deltaproof.experiments.tuning import best_rate, first_rates, is_at_edge, next_rate, rounded
+from deltaproof.looks import Look, planned_looks
 from deltaproof.metrics import METRICS
 from deltaproof.records.record import Record
 from deltaproof.records.spec import Spec
@@ -105,35 +107,65 @@ class Experiment:
             spec = baseline_spec(self.resolved, name)
             measure_baseline(spec, self.resolved.dataset, self.store)
             self.document["baselines"].append({"name": name, "key": spec.key})
-        self._side_by_side(self._measure_contestant, self.document["contestants"])
+        looks = planned_looks(self.plan.seeds, self.plan.looks, self.plan.alpha)
+        if len(looks) == 1:
+            self._side_by_side(self._measure_contestant, self.document["contestants"])
+        else:
+            self._measure_in_looks(looks)
         seconds = sum(entry["measured"]["seconds"] for entry in self.document["contestants"])
         self.document["measured_seconds"] = seconds / self.document["workers"]
         self.document["finished"] = now()
         self._write()
 
     def _measure_contestant(self, entry: Entry) -> None:
-        records = self._run_contestant(entry)
+        trials = self._tune(entry)
+        self._end_contestant(entry, trials, self._run_finals(entry, trials, self.plan.seeds))
+
+    def _measure_in_looks(self, looks: list[Look]) -> None:
+        """All contestants at as many seeds as a look asks for, then at more, until a look settles every verdict."""
+        entries: list[Entry] = self.document["contestants"]
+        trials = {
+            entry["name"]: found for entry, found in zip(entries, self._side_by_side(self._tune, entries), strict=True)
+        }
+        finals: dict[str, list[Record]] = {}
+        for at, look in enumerate(looks, 1):
+
+            def run_to_look(entry: Entry, n_seeds: int = look.n_seeds) -> None:
+                finals[entry["name"]] = self._run_finals(entry, trials[entry["name"]], n_seeds)
+
+            self._side_by_side(run_to_look, entries)
+            self.document["look"] = {"number": at, "of": len(looks), "n_seeds": look.n_seeds, "level": look.level}
+            self._write()
+            if is_settled(table_from(self.store, self.document)):
+                break
+        if look.n_seeds < self.plan.seeds:
+            self.reporter.say(
+                f"every verdict is settled after {look.n_seeds} of {self.plan.seeds} seeds: no more are run"
+            )
+        for entry in entries:
+            self._end_contestant(entry, trials[entry["name"]], finals[entry["name"]])
+
+    def _end_contestant(self, entry: Entry, trials: list[Record], finals: list[Record]) -> None:
+        """Keep the tuned models that the plan keeps, and enter what the contestant took."""
+        if self.plan.keep == "best":
+            keep_best(self.store, finals, self.metric)
+        self._restore_models(finals)
         with self._lock:
-            entry["measured"] = self._measured(records)
+            entry["measured"] = self._measured([*trials, *finals])
             self._note_reused(entry)
             self._write()
 
-    def _run_contestant(self, entry: Entry) -> list[Record]:
-        """Every run of one contestant; none at the final seeds where no trial came through."""
-        trials = self._tune(entry)
+    def _run_finals(self, entry: Entry, trials: list[Record], n_seeds: int) -> list[Record]:
+        """The runs at the first of the final seeds; none where no trial came through."""
         if entry["status"] is not None:
-            return trials
+            return []
         parents = tuple(record.spec.key for record in trials)
-        seeds = final_seeds(self.plan.seed, self.plan.seeds)
+        seeds = final_seeds(self.plan.seed, n_seeds)
         specs = [self._spec(entry, entry["learning_rate"], "final", seed, parents) for seed in seeds]
         with self._lock:
             entry["final"] = [spec.key for spec in specs]
             self._write()
-        finals = self._side_by_side(lambda spec: self._run(spec, keep=self.plan.keep != "none"), specs)
-        if self.plan.keep == "best":
-            keep_best(self.store, finals, self.metric)
-        self._restore_models(finals)
-        return [*trials, *finals]
+        return self._side_by_side(lambda spec: self._run(spec, keep=self.plan.keep != "none"), specs)
 
     def _restore_models(self, finals: list[Record]) -> None:
         """Train again what the plan keeps but an earlier call with other wishes did not; the records stay."""

@@ -11,6 +11,7 @@ import pydantic
 from deltaproof.errors import ConfigError, nearest
 from deltaproof.experiments.budget import Budget, parse_budget
 from deltaproof.experiments.engines.choice import ENGINES
+from deltaproof.looks import MOST_LOOKS, planned_looks
 from deltaproof.methods import method_from
 from deltaproof.methods.base import Method
 from deltaproof.settings import Settings, split_expressions
@@ -72,6 +73,9 @@ class Plan(Settings):
     """Error rate of the verdicts over all comparisons with the reference."""
     seeds: int = pydantic.Field(default=3, ge=1)
     """Final runs per contestant."""
+    looks: int = pydantic.Field(default=1, ge=1, le=MOST_LOOKS)
+    """Planned looks at the results, at most three: once a look settles every verdict, no more seeds are run. Each look
+    asks for more than the only one would, so that all together keep `alpha`."""
     seed: int = pydantic.Field(default=0, ge=0)
     """Drives everything random."""
     trials: int = pydantic.Field(default=4, ge=1)
@@ -174,6 +178,7 @@ class Plan(Settings):
             if len(given) != len(getattr(self, field)):
                 named = ", ".join(str(value) for value in getattr(self, field))
                 raise ValueError(f"each of `{field}` may be named once, got {named}; remove the repeated one")
+        planned_looks(self.seeds, self.looks, self.alpha)
         for field in ("reference", "fallback_reference"):
             wanted = getattr(self, field)
             if wanted is not None and method_from(wanted).label not in contestants:

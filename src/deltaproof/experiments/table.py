@@ -125,12 +125,13 @@ def table_from(store: Store, experiment: dict[str, Any] | None = None) -> Table:
         units[row.name] = per_seed
     reference = _reference(experiment, {row.name: row for row in rows})
     margin, alpha = experiment["margin"], experiment["alpha"]
+    level = (experiment.get("look") or {}).get("level", alpha)
     names = [row.name for row in rows if row.name in units]
-    compared = _compare({name: units[name] for name in names}, reference, margin, alpha, main)
+    compared = _compare({name: units[name] for name in names}, reference, margin, alpha, main, level)
     rows = [replace(row, comparison=compared.get(row.name)) for row in rows]
     if reference in units:
         baselines = [
-            replace(row, comparison=_compare_baseline(row.name, units, reference, margin, alpha, main))
+            replace(row, comparison=_compare_baseline(row.name, units, reference, margin, alpha, main, level))
             for row in baselines
         ]
     return Table(
@@ -147,20 +148,26 @@ def table_from(store: Store, experiment: dict[str, Any] | None = None) -> Table:
     )
 
 
+def is_settled(table: Table) -> bool:
+    """Whether every contestant that came through has a verdict, so that more seeds would change none."""
+    others = [row for row in table.rows if row.name != table.reference and row.status == "done"]
+    return bool(others) and all(row.comparison and row.comparison.verdict != "cannot tell" for row in others)
+
+
 def _compare_baseline(
-    name: str, units: dict[str, np.ndarray], reference: str, margin: float, alpha: float, metric: Metric
+    name: str, units: dict[str, np.ndarray], reference: str, margin: float, alpha: float, metric: Metric, level: float
 ) -> Comparison:
     """A baseline has no seeds: its scores stand beside each seed of the reference."""
     beside = np.repeat(units[name], len(units[reference]), axis=0)
-    return _compare({reference: units[reference], name: beside}, reference, margin, alpha, metric)[name]
+    return _compare({reference: units[reference], name: beside}, reference, margin, alpha, metric, level)[name]
 
 
 def _compare(
-    units: dict[str, np.ndarray], reference: str, margin: float, alpha: float, metric: Metric
+    units: dict[str, np.ndarray], reference: str, margin: float, alpha: float, metric: Metric, level: float
 ) -> dict[str, Comparison]:
     if reference not in units or len(units) < 2:
         return {}
-    return compare(units, reference, margin, alpha, metric.higher_is_better, metric.unit)
+    return compare(units, reference, margin, alpha, metric.higher_is_better, metric.unit, level)
 
 
 def _reference(experiment: dict[str, Any], rows: dict[str, Row]) -> str:

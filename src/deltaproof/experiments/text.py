@@ -41,7 +41,12 @@ def table_text(table: "Table", width: int = 110) -> str:
     console.print(
         f"In brackets 95 % intervals over seeds and test examples. Equivalent means within {margin}.\n", markup=False
     )
-    for line in (table.recommendation.sentence, f"Basis: {table.recommendation.basis}.", *_warnings(table)):
+    for line in (
+        table.recommendation.sentence,
+        f"Basis: {table.recommendation.basis}.",
+        *_look(table),
+        *_warnings(table),
+    ):
         console.print(line, markup=False, soft_wrap=False)
     for gate in table.gates:
         sides = gate.reason or f"{gate.left:.4g} against {gate.right:.4g}"
@@ -73,6 +78,11 @@ def _cells(table: "Table", row: "Row") -> list[str]:
 
 def _span(low: float, high: float, unit: str) -> str:
     return f"{wording.signed(low, unit)} to {wording.signed(high, unit)}"
+
+
+def _look(table: "Table") -> list[str]:
+    found = table.experiment.get("look")
+    return [wording.look(found, table.alpha)] if found else []
 
 
 def _warnings(table: "Table") -> list[str]:

@@ -1,6 +1,7 @@
 """Numbers as a reader wants them."""
 
 import math
+from typing import Any
 
 
 def score(value: float | None, unit: str) -> str:
@@ -96,3 +97,11 @@ def count(number: float) -> str:
         if number >= limit:
             return f"{number / limit:.3g} {unit}"
     return f"{number:.0f}"
+
+
+def look(found: dict[str, Any], alpha: float) -> str:
+    """At which planned look an experiment stands, and what it asks of a verdict there."""
+    return (
+        f"Look {found['number']} of {found['of']}, after {found['n_seeds']} seeds each: a verdict needs p <= "
+        f"{found['level']:.3f} here, so that all looks together keep {share(alpha)}."
+    )

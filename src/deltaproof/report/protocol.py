@@ -142,7 +142,8 @@ def facts(study: Study) -> list[Fact]:
         Fact(
             "Error rate",
             f"{wording.share(table.alpha)} over all comparisons with the reference, for differences and for "
-            "equivalence (Holm)",
+            "equivalence (Holm)"
+            + (f". {wording.look(found_look, table.alpha)}" if (found_look := study.experiment.get("look")) else ""),
         ),
         Fact(
             "Test",
