@@ -117,8 +117,10 @@ def test_a_model_says_what_its_outputs_are(experts):
 
 
 def test_an_unknown_name_gets_the_nearest(experts):
-    with pytest.raises(ConfigError, match="`lorra` must be one of the experts; did you mean `lora`"):
+    with pytest.raises(ConfigError, match=r"`lorra` must be one of the \d+ experts; did you mean `lora`"):
         experts.use("lorra")
+    with pytest.raises(ConfigError, match="some are biases, both, both-small"):
+        experts.use("xyzzy")
 
 
 def test_experts_that_come_later_and_files_that_change_are_seen(base, tmp_path, batch):

@@ -16,9 +16,11 @@ from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.answer import find_tuned
 from deltaproof.saving.folder import load_tuned
 from deltaproof.shipping import gates as g
+from deltaproof.shipping import seeds
 from deltaproof.shipping import ship as module
 from deltaproof.shipping.check import check
 from deltaproof.shipping.gate import gates_text
+from deltaproof.shipping.onnx_graph import OnnxModel
 from deltaproof.shipping.ship import ship
 from deltaproof.tasks.text import TextTask
 from own_folders import save_own
@@ -164,3 +166,34 @@ def test_a_graph_in_8_bits_is_smaller_and_says_how_far_it_is(run_folder, tmp_pat
     strict = ship(source, "onnx", tmp_path / "strict", quantize="int8", tolerance=1e-6)
     assert "output answers like the tuned" in broken(strict.gates)
     assert not g.matrices_are_small(0, 12).holds
+
+
+def test_a_graph_that_looks_at_padding_is_found(run_folder, tmp_path, monkeypatch):
+    """Alone every text is answered well; beside a longer one its padding is read as if it were text."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    source = find_tuned(run_folder, "full")
+    assert ship(source, "onnx", tmp_path / "out").holds
+    whole = OnnxModel.__call__
+
+    def careless(self, row):
+        return whole(self, {**row, "attention_mask": torch.ones_like(row["input_ids"])})
+
+    monkeypatch.setattr(OnnxModel, "__call__", careless)
+    base = load_tuned(source)[2]["model"]["name"]
+    assert broken(check(base, source, tmp_path / "out")) == {"answers in a batch as alone"}
+
+
+@pytest.mark.parametrize("arrives", [lambda call, seed: 0, lambda call, seed: call], ids=["no seed", "something else"])
+def test_a_folder_whose_start_no_seed_decides_is_found(arrives, tmp_path, monkeypatch):
+    base = save_tiny("bert", tmp_path / "bert")
+    source = save_own("lora(rank=2)", base, tmp_path / "tuned")
+    assert broken(check(str(base), source)) == set()
+    honest, calls = seeds._start, []
+
+    def planted(base, spec, task, seed):
+        calls.append(seed)
+        return honest(base, spec, task, arrives(len(calls), seed))
+
+    monkeypatch.setattr(seeds, "_start", planted)
+    assert broken(check(str(base), source)) == {"seed reaches the start"}

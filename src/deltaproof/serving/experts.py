@@ -149,5 +149,11 @@ class Experts:
         if name not in self._paths:
             self._paths = experts_in(self._place)
         if name not in self._paths:
-            raise ConfigError(f"`{name}` must be one of the experts; {nearest(name, self._paths)}")
+            raise ConfigError(f"`{name}` must be one of the {len(self._paths)} experts; {_near(name, self._paths)}")
         return self._paths[name]
+
+
+def _near(name: str, known: Mapping[str, Path]) -> str:
+    """The near names; of many experts none of which is near, a few."""
+    found = nearest(name, known)
+    return found if len(known) <= 20 or found.startswith("did") else f"some are {', '.join(sorted(known)[:5])}"
