@@ -73,20 +73,31 @@ class _Estimate:
     degrees_of_freedom: float
     n_units: int
 
-    def half_width(self, tail: float) -> float:
+    @property
+    def reach(self) -> float:
+        """How far below the others a unit's difference could lie: to -1 for scores in 0..1, and as far on the other
+        side of 0 where differences are larger than such scores allow."""
+        return max(1 + abs(self.mean), 2 * abs(self.mean))
+
+    def half_width(self, tail: float, reach: float = 1.0) -> float:
         """Distance that the t-distribution exceeds, on one side, with the chance `tail`.
 
         Where nothing varied, that is no proof that nothing can: a share p of units that differ goes unseen in n units
         with the chance (1 - p)^n, which gives the rule of three for scores in 0..1. Source: Hanley and
         Lippman-Hand, 1983, doi:10.1001/jama.1983.03330370053031.
+
+        Args:
+            reach: how far such units could lie from those that were seen.
         """
         if self.standard_error == 0:
-            return float(1 - tail ** (1 / self.n_units))
+            return float(reach * (1 - tail ** (1 / self.n_units)))
         return float(stdtrit(self.degrees_of_freedom, 1 - tail)) * self.standard_error
 
     def p_difference(self) -> float:
+        """Where nothing varied, the chance to see none of the units that would make the difference 0, were they the
+        share |d| / reach: for |d| of 1 and above that is the sign test's 2^(1 - n)."""
         if self.standard_error == 0:
-            return float(self.mean == 0)
+            return float(min(1.0, 2 * (1 - abs(self.mean) / self.reach) ** self.n_units))
         return float(2 * stdtr(self.degrees_of_freedom, -abs(self.mean) / self.standard_error))
 
     def p_equivalence(self, margin: float) -> float:
@@ -185,7 +196,7 @@ def compare(
     table = {}
     for position, (name, estimate) in enumerate(estimates.items()):
         n_seeds, n_units = differences[name].shape
-        half = estimate.half_width(alpha / 2)
+        half = estimate.half_width(alpha / 2, estimate.reach)
         p_different, p_equivalent = float(different[position]), float(equivalent[position])
         verdict = _decide(estimate.mean, p_different, p_equivalent, level)
         table[name] = Comparison(

@@ -181,11 +181,30 @@ def test_identical_answers_are_equivalent_where_chance_could_not_hide_the_margin
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])
-def test_a_difference_that_never_varies_is_certain(n_seeds):
-    better = compare(pair(np.full((n_seeds, 7), 0.1)), "full", margin=0.05)["lora"]
-    assert better.verdict == "better"
-    assert better.p_difference == 0
-    assert better.shown_margin == pytest.approx(0.1 + 1 - 0.05 ** (1 / 7))
+@pytest.mark.parametrize(("size", "n_units", "verdict"), [
+    (1.0, 5, "cannot tell"), (1.0, 6, "better"), (0.1, 38, "cannot tell"), (0.1, 39, "better"),
+    (20.0, 5, "cannot tell"), (20.0, 6, "better"),
+])  # fmt: skip
+def test_a_difference_that_never_varies_is_as_sure_as_its_units_are_many(size, n_units, verdict, n_seeds):
+    """At full size the sign test; below it what the units that were not seen could still hide."""
+    row = compare(pair(np.full((n_seeds, n_units), size)), "full", margin=0.05)["lora"]
+    wanted = 2 * 0.5**n_units if size >= 1 else 2 / (1 + size) ** n_units
+    assert row.p_difference == pytest.approx(min(1, wanted))
+    assert row.verdict == verdict
+    assert (row.low > 0) == (verdict == "better"), "interval and test say the same"
+    assert row.shown_margin == pytest.approx(size + 1 - 0.05 ** (1 / n_units))
+
+
+@pytest.mark.parametrize("n_units", range(2, 7))
+def test_a_few_units_that_fall_either_way_alike_seldom_give_a_verdict(n_units):
+    """All outcomes of a fair coin, counted: without a floor two in four of two units were called certain."""
+    signs = (np.arange(2**n_units)[:, None] >> np.arange(n_units)) % 2 * 2.0 - 1
+    wrong = [compare(pair(row[None]), "full", margin=0.01)["lora"].verdict in ("better", "worse") for row in signs]
+    assert np.mean(wrong) <= 0.05
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_a_difference_that_never_varies_may_be_too_small_to_matter(n_seeds):
     assert compare(pair(np.full((n_seeds, 70), 0.1)), "full", margin=0.2)["lora"].verdict == "equivalent"
 
 

@@ -8,9 +8,9 @@ from deltaproof.report.robustness_tables import NOTHING, cell, verdict_cell
 _NOTE = (
     "A search edits the words that a model's answer hangs on, one after the other, by the model's probabilities alone, "
     "until the answer is wrong or the budget is spent. It works against each model by itself, so every model has texts "
-    "of its own; the run folder has them, in robustness/sets. Success: of the examples right when clean, the share "
-    "that it turned. Queries: texts that the model was asked about, per such example. Words changed: in the examples "
-    "that it turned."
+    "of its own; the run folder has them, in robustness/sets. Left: the score after it. Success: of the examples right "
+    "when clean, the share that it turned. Queries: texts that the model was asked about, per such example. Words "
+    "changed: in the examples that it turned."
 )
 
 
@@ -29,29 +29,28 @@ def searches(result: Json) -> Grid | None:
         title = f"{entry['name'].replace('_', ' ')}, up to {100 * entry['strength']:.3g} % of the words{noise}"
         sections.append(Section(rows, title))
     columns = (
-        "Method", "Clean", "Left", "Success,\u00a0%", *(f"Success of {reference}'s texts,\u00a0%",) * bool(handed_on),
-        "Queries", "Words changed,\u00a0%", f"Drop beyond {reference}", "Verdict",
+        "Method", "Left", "Success,\u00a0%", *(f"Success of {reference}'s texts,\u00a0%",) * bool(handed_on),
+        f"Drop beyond {reference}", "Verdict", "Queries", "Words changed,\u00a0%",
     )  # fmt: skip
     note = _NOTE
     if handed_on:
         note += f" Texts found against {reference}'s model of the same seed were given to the other methods, too."
-    return Grid("Searches against each model", columns, tuple(sections), (0, len(columns) - 1), note)
+    return Grid("Searches against each model", columns, tuple(sections), (0, columns.index("Verdict")), note)
 
 
 def _row(result: Json, entry: Json, other: Json | None, name: str) -> tuple[Cell, ...]:
     unit, against = str(result["unit"]), found_for(entry.get("against_reference"), name)
     return (
         Cell(name, "reference" if name == result["reference"] else ""),
-        cell(number(entry["methods"], name, "clean"), unit),
         cell(number(entry["methods"], name, "perturbed"), unit),
         cell(number(entry["methods"], name, "attack_success"), "fraction"),
         *((cell(number(other["methods"], name, "attack_success"), "fraction"),) if other is not None else ()),
-        _plain(number(entry["methods"], name, "n_queries")),
-        cell(number(entry["methods"], name, "changed"), "fraction"),
         cell(estimate(against.get("drop_difference")), unit, with_sign=True),
         verdict_cell(against.get("verdict")),
+        _plain(number(entry["methods"], name, "n_queries"), 1),
+        _plain(number(entry["methods"], name, "changed"), 100),
     )
 
 
-def _plain(found: Estimate | None) -> Cell:
-    return NOTHING if found is None else Cell(f"{found.mean:.1f}")
+def _plain(found: Estimate | None, factor: float) -> Cell:
+    return NOTHING if found is None else Cell(f"{factor * found.mean:.1f}")

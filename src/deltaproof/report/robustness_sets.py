@@ -93,6 +93,8 @@ def _words(entry: Json) -> str:
     if entry.get("kind") == "embedding_pgd":
         return "PGD on the embeddings"
     name = str(entry["name"])
+    if entry.get("kind") == "transfer":
+        return f"{name.removesuffix('_transfer').replace('_', ' ')} found against the reference"
     return _NOISE.get(str(entry.get("question")), _NAMES.get(name, name.replace("_", " ")))
 
 

@@ -1,7 +1,9 @@
 """What searches against models took: queries and changed words, from the texts that they left in the run folder."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ def search_costs(
     queries = np.array([[row["queries"] for row in seed] for seed in rows], dtype=float)
     changed = np.array([[_changed(row) for row in seed] for seed in rows], dtype=float)
     fell = before * (1 - after)
-    return {
-        "n_queries": ratio_interval(queries * before, before, groups),
-        "changed": ratio_interval(changed * fell, fell, groups),
-    }
+    n_queries, share = ratio_interval(queries * before, before, groups), ratio_interval(changed * fell, fell, groups)
+    return {"n_queries": _within(n_queries, math.inf), "changed": _within(share, 1.0)}
+
+
+def _within(found: Interval | None, top: float) -> Interval | None:
+    """An interval of what is 0 to `top`."""
+    return None if found is None else replace(found, low=max(found.low, 0.0), high=min(found.high, top))
 
 
 def _rows(place: Path) -> list[dict[str, Any]]:

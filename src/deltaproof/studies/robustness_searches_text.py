@@ -6,7 +6,7 @@ from deltaproof.experiments.wording import score
 from deltaproof.studies.robustness_tables import Result, method_table, span
 
 _LEGEND = (
-    "A search works against each model by itself. robust: right when clean and after it; success: of the rows right "
+    "A search works against each model by itself. robust: the score after it; success: of the rows right "
     "when clean, the share that it turned; queries: texts asked about such a row, on average; words: share changed in "
     "a row that it turned."
 )
