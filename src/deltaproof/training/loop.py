@@ -110,9 +110,15 @@ def _look(runs: "list[Run]", step: int, forward: Forward | None) -> None:
     started, answers = time.perf_counter(), None
     if forward is not None and len(sound) > 1 and sound[0].is_time_to_evaluate(step):
         lead, together = sound[0], forward
+
+        def logits(batch: dict[str, Tensor]) -> list[Tensor]:
+            pairs = [pair for some, found in together(sound, batch) for pair in zip(some, found, strict=True)]
+            by_run = dict(pairs)
+            return [by_run[run] for run in sound]
+
         answers = predict_side_by_side(
             [run.tuned for run in sound],
-            lambda batch: [each for _, logits in together(sound, batch) for each in logits],
+            logits,
             lead.task, lead.validation_rows, lead.tuned.backbone.tokenizer.pad_token_id, 2 * lead.settings.batch_size,
             lead.precision,
         )  # fmt: skip

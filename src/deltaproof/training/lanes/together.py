@@ -1,6 +1,6 @@
 """Several tuned models over one frozen base, called at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -24,8 +24,8 @@ class Lanes:
 
     Every lane is a tuned model of its own, over weights that it shares (`sharing_copy`): trained, evaluated and saved
     as ever. Only the forward pass of a training step goes through a further copy, whose changed modules are `Switch`es.
-    What lies below the lowest change of any lane is computed on the rows of one lane, for all, and dropout masks are
-    drawn once.
+    What lies below a lane's lowest change is computed on the rows of one lane, for all that leave it alone, and dropout
+    masks are drawn once.
 
     Args:
         side_by_side: how many lanes go through in one pass, their rows behind one another; the others follow. All when
@@ -59,21 +59,29 @@ class Lanes:
         return True
 
     def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
-        numbers = [self._number(run) for run in runs]
+        by_number = {self._number(run): run for run in runs}
         self.model.train(runs[0].tuned.training)
         self.draws.new_batch()
-        self.trunk.new_batch(numbers, self.model)
-        for at in range(0, len(runs), self.side_by_side):
-            end = at + self.side_by_side
-            yield runs[at:end], self._logits(numbers[at:end], batch)
+        self.trunk.new_batch()
+        for depth, lanes in self._by_depth(by_number).items():
+            for at in range(0, len(lanes), self.side_by_side):
+                some = lanes[at : at + self.side_by_side]
+                yield [by_number[lane] for lane in some], self._logits(some, depth, batch)
 
-    def _logits(self, lanes: Sequence[int], batch: dict[str, Tensor]) -> list[Tensor]:
-        """Of each of these lanes, the lanes in ascending order."""
+    def _by_depth(self, lanes: Iterable[int]) -> dict[int, list[int]]:
+        """The lanes by how many layers they leave to the trunk, so that no lane takes layers from another."""
+        found: dict[int, list[int]] = {}
+        for lane in lanes:
+            found.setdefault(self.trunk.depth_of(lane, self.model), []).append(lane)
+        return dict(sorted(found.items(), reverse=True))
+
+    def _logits(self, lanes: Sequence[int], depth: int, batch: dict[str, Tensor]) -> list[Tensor]:
+        """Of each of these lanes."""
         for lane in lanes:
             self.tuned[lane].context.read(batch)
         rows = Rows(*batch["input_ids"].shape)
         self.draws.new_pass(lanes, rows)
-        self.trunk.new_pass()
+        self.trunk.new_pass(depth)
         with self.draws:
             logits: Tensor = self.model(**rows.widened(batch, len(lanes))).logits
         return list(logits.chunk(len(lanes)))

@@ -8,11 +8,11 @@ from torch import nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.methods.attention import send_a_token
-from deltaproof.training.lanes.draws import Draws
+from deltaproof.training.lanes.draws import SHARED, Draws
 
 
 class Trunk:
-    """Stands in the place of each layer's `forward`: what all lanes of a batch share is computed in its first pass.
+    """Stands in the place of each layer's `forward`: what several passes of a batch share is computed in the first.
 
     Args:
         layers: the lowest first.
@@ -22,7 +22,7 @@ class Trunk:
     def __init__(self, layers: Sequence[nn.Module], n_shared: Sequence[int], draws: Draws) -> None:
         self.layers, self.n_shared, self.draws = layers, n_shared, draws
         self.depth = 0
-        """How many layers the lanes of this batch share."""
+        """How many layers the lanes of this pass leave to the trunk."""
         self._calls = 0
         """Of shared layers in this pass."""
         self._kept: list[tuple[Any, int]] = []
@@ -30,16 +30,18 @@ class Trunk:
         for number, layer in enumerate(layers):
             layer.forward = _Layer(self, number, layer)
 
-    def new_batch(self, lanes: Sequence[int], model: Any) -> None:
-        """Other rows, for these lanes; those that would draw different masks share nothing."""
-        streams = {self.draws.streams[lane] for lane in lanes}
-        is_one = len(lanes) > 1 and (len(streams) == 1 or not (model.training and drops(model)))
-        self.depth = min(self.n_shared[lane] for lane in lanes) if is_one else 0
+    def depth_of(self, lane: int, model: Any) -> int:
+        """How many layers a lane can leave to the trunk; none where it would draw other masks there."""
+        draws_alike = self.draws.streams[lane] == SHARED or not (model.training and drops(model))
+        return self.n_shared[lane] if draws_alike else 0
+
+    def new_batch(self) -> None:
+        """Other rows."""
         self._kept = []
 
-    def new_pass(self) -> None:
-        """The same rows again, for other lanes."""
-        self._calls = 0
+    def new_pass(self, depth: int) -> None:
+        """The same rows, for lanes that leave so many layers to the trunk."""
+        self.depth, self._calls = depth, 0
 
     def through(self, number: int, layer: Any, inputs: Any, options: Any) -> Any:
         """What a layer answers."""
