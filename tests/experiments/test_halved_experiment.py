@@ -105,3 +105,18 @@ def test_trials_that_stand_whole_are_taken_as_they_are(grid, bert, many_reviews,
 def test_an_unknown_way_of_tuning_is_refused(bert, many_reviews, tmp_path):
     with pytest.raises(ConfigError, match="tuning"):
         deltaproof.compare(model=bert, data=many_reviews, out=tmp_path, tuning="thirds", **PLAN)
+
+
+def test_trials_rest_and_are_stopped_in_lanes_as_they_are_alone(bert, many_reviews, tmp_path):
+    plan = {**PLAN, "methods": "lora(rank=4)", "learning_rates": "1e-6,1e-2", "tuning": "halving", "workers": 1}
+    trials = {}
+    for engine in ("local", "lanes"):
+        deltaproof.compare(model=bert, data=many_reviews, out=tmp_path / engine, engine=engine, **plan)
+        (entry,) = json.loads((tmp_path / engine / "experiment.json").read_text())["contestants"]
+        trials[engine] = entry["trials"]
+    alone, lanes = trials["local"], trials["lanes"]
+    assert [trial["status"] for trial in alone] == [trial["status"] for trial in lanes] == ["stopped", "done"]
+    assert lanes[0]["stopped"]["lead"] == pytest.approx(alone[0]["stopped"]["lead"], abs=0.05)
+    rungs = records(tmp_path / "lanes", "rung")
+    assert all("lanes" in record.environment for record in rungs.values())
+    assert [len(record.history) for record in rungs.values()] == [1, 1]

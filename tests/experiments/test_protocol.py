@@ -280,7 +280,9 @@ def test_the_test_split_is_opened_by_final_evaluation_and_baselines_alone():
     assert [place for place in places if not place.startswith("report/")] == [
         "experiments/baselines.py",
         "experiments/run.py",
+        "studies/composition.py",  # of a compressed expert on another's task, and of a merge: where that was asked for
         "studies/kept_models.py",  # the final evaluation of a study, by `Bed.open_test`
+        "studies/merging.py",
     ]
 
 
