@@ -14,8 +14,8 @@ from deltaproof.metrics import per_unit
 from deltaproof.stats import compare
 
 SOURCE = "Yadav et al., 2023, arXiv 2311.13171 (ComPEFT)"
-LEAST, MOST = 8.0, 50.0
-"""Times smaller than fp16, as the paper's abstract has it."""
+LEAST = 8.0
+"""Times smaller than fp16: where the range of the paper's abstract, 8 to 50, begins."""
 SMALL = Statement(
     name="Small",
     title="8 to 50 times smaller at little loss",
