@@ -52,7 +52,12 @@ def test_a_classifier_is_scikit_learns_on_standardised_features(n):
 
 def test_a_label_that_no_row_has_is_never_answered():
     weights, biases = few_shot.fitted(task(n=3), rows(20, 4), (np.arange(20) % 2)[:, None].astype(float), True)
-    assert (rows(20, 4) @ weights.T + biases).argmax(1).max() < 2
+    logits = torch.from_numpy(rows(20, 4) @ weights.T + biases)
+    assert logits.argmax(1).max() < 2
+    assert 0.001 < logits.softmax(1)[:, 2].max() < 0.1  # but one may come: it is no surprise beyond measure
+    weights, biases = few_shot.fitted(task(n=3), rows(20, 4), np.ones((20, 1)), True)
+    assert (weights == 0).all()
+    assert biases.argmax() == 1
 
 
 def test_values_are_ridge_regression_in_closed_form():

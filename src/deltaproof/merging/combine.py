@@ -101,6 +101,8 @@ def names_of(experts: Sequence[Expert]) -> list[str]:
     return sorted({name for expert in experts for name in expert.deltas.loaders}, key=natural_order)
 
 
+_ENTRIES = 1 << 20
+"""Of a weight that a rule is asked for at a time."""
 Cuts = dict[tuple[int, str, float], Cut]
 """Where TIES cuts each expert's change of each weight: weights do not move it, so that a search finds it once."""
 
@@ -123,17 +125,31 @@ def combined(
         chosen = [experts[at] for at in present]
         found = _ternary(chosen, name, how, weights, recipe)
         if found is None:
-            deltas = [expert.deltas[name] for expert in chosen]
-            changes = [delta.change.float() for delta in deltas]
-            density = recipe.density if how in SPARSE else 1.0
-            if how == "ties" and density < 1:
-                changes = [
-                    _trimmed(change, (at, name, density), cuts) for at, change in zip(present, changes, strict=True)
-                ]
-                density = 1.0
-            drawn = generator(recipe.seed, "merge", name)
-            found = Merged(name, deltas[0].base, merged(how, torch.stack(changes), weights, density, drawn))
+            found = _dense(chosen, present, name, how, weights, recipe, cuts)
         yield found if recipe.rank is None else Merged(name, found.base, cut(found.change, recipe.rank))
+
+
+def _dense(
+    experts: Sequence[Expert], places: Sequence[int], name: str, how: str, weights: Tensor, recipe: Recipe, cuts: Cuts
+) -> Merged:
+    """By the rule itself, some entries at a time: what it writes on the way is never as large as the weights."""
+    base: Tensor | None = None
+    changes = []
+    for at, expert in zip(places, experts, strict=True):
+        delta = expert.deltas[name]
+        base = delta.base if base is None else base
+        change = delta.change.float()
+        is_trimmed = how == "ties" and recipe.density < 1
+        changes.append(_trimmed(change, (at, name, recipe.density), cuts) if is_trimmed else change)
+    assert base is not None
+    density = recipe.density if how in ("dare", "dare_ties") else 1.0
+    drawn = generator(recipe.seed, "merge", name)
+    flat = [change.flatten() for change in changes]
+    found = torch.empty_like(flat[0])
+    for start in range(0, len(found), _ENTRIES):
+        part = slice(start, start + _ENTRIES)
+        found[part] = merged(how, torch.stack([one[part] for one in flat]), weights, density, drawn)
+    return Merged(name, base, found.view(changes[0].shape))
 
 
 def _trimmed(change: Tensor, which: tuple[int, str, float], cuts: Cuts) -> Tensor:

@@ -102,14 +102,17 @@ def _classes(
     from sklearn.linear_model import LogisticRegression
 
     seen = np.unique(classes)
-    weights, biases = np.zeros((n, inputs.shape[1])), np.full(n, -30.0 if has_bias else 0.0)
+    weights, biases = np.zeros((n, inputs.shape[1])), np.zeros(n)
     if len(seen) == 1:
+        biases[:] = np.log(0.5 / len(inputs)) if has_bias else 0.0
         biases[seen[0]] = 0.0
         return weights, biases
     model = LogisticRegression(C=1 / penalty, max_iter=1000, fit_intercept=has_bias).fit(inputs, classes)
     slopes, starts = model.coef_, np.broadcast_to(model.intercept_, (len(model.coef_),))
     if len(seen) == 2:  # scikit-learn gives the second against the first
         slopes, starts = np.stack([-slopes[0] / 2, slopes[0] / 2]), np.array([-starts[0] / 2, starts[0] / 2])
+    if has_bias:  # a label that no row has is as likely as half a row would make it
+        biases[:] = np.logaddexp.reduce(starts) + np.log(0.5 / len(inputs))
     weights[seen], biases[seen] = slopes, starts
     return weights, biases
 
