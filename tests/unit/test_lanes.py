@@ -177,6 +177,23 @@ def test_lanes_that_were_killed_go_on_to_the_same_bits(tmp_path):
     assert [run.outcome.history for run in again.runs] == [run.outcome.history for run in whole.runs]
 
 
+def test_when_memory_runs_out_fewer_lanes_go_through_in_one_pass():
+    side, other = Side(three("lora")), Side(three("lora")).alone()
+    lanes = Lanes(side.base, side.tuned)
+    fitting = lanes._logits
+
+    def hungry(some, depth, batch):
+        if len(some) > 1:
+            raise MemoryError
+        return fitting(some, depth, batch)
+
+    lanes._logits = hungry
+    (first,) = {run.begin() for run in side.runs}
+    go(side.runs, first, lanes)
+    assert lanes.side_by_side == 1
+    assert_alike(side, other)
+
+
 def test_the_base_lies_in_memory_once_and_nobody_moves_it():
     side = Side(["lora(rank=2)", "bitfit", "head"])
     before = {name: parameter.clone() for name, parameter in side.base.model.named_parameters()}
