@@ -199,7 +199,8 @@ class Experiment:
         scores: dict[float, float] = {}
         while len(scores) < self.n_trials:
             given = rates[len(scores) : self.n_trials]
-            batch = given or [rounded(next_rate(scores))]  # those known beforehand may go side by side
+            # those known beforehand go side by side, unless one will do to see that it does not fit into memory
+            batch = given[: None if self.estimates[entry["name"]].fits else 1] or [rounded(next_rate(scores))]
             if batch[0] in scores:
                 break  # the search has closed in on one rate
             for rate, trial in trials.run(batch).items():
