@@ -18,6 +18,7 @@ from deltaproof.compression.restore import decompress, load_compressed
 from deltaproof.errors import ConfigError, CorruptFileError, RecordError
 from deltaproof.evaluation.predict import predict
 from deltaproof.saving.folder import load_tuned
+from deltaproof.serving import experts as experts_module
 from deltaproof.serving.experts import Experts
 from own_folders import save_own
 from serving.conftest import OWN, PEFT, SMALL, lora, save_peft
@@ -135,7 +136,7 @@ def test_experts_that_come_later_and_files_that_change_are_seen(base, tmp_path, 
     assert torch.equal(logits(experts.use("a"), batch), second)
 
 
-def test_the_cache_is_bounded_in_bytes_and_keeps_what_was_used_last(base, tmp_path):
+def test_the_cache_is_bounded_in_bytes_and_keeps_what_was_used_last(base, tmp_path, monkeypatch):
     for name in "abcd":
         save_own("lora(rank=4)", base, tmp_path / name, seed=ord(name))
     size = sum(tensor.nbytes for tensor in load_file(tmp_path / "a" / "deltaproof.safetensors").values())
@@ -147,6 +148,8 @@ def test_the_cache_is_bounded_in_bytes_and_keeps_what_was_used_last(base, tmp_pa
     none = Experts(str(base), tmp_path, cache_bytes=size - 1)
     none.use("a")
     assert none.cached == {}
+    assert none.predict("b", ["x"])
+    monkeypatch.setattr(experts_module, "read_expert", lambda *_: pytest.fail("it sits there and is read again"))
     assert none.predict("b", ["x"])
 
 

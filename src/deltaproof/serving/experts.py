@@ -125,9 +125,9 @@ class Experts:
         seat = self._seats.get(held.form)
         if seat is None or not seat.fits(held):
             seat = seat_for(self.base, held)
-        if seat.sitting != (name, signature):
+        if seat.sitting != (name, signature, held):
             seat.sit(seat.tensors(held), held.task)
-            seat.sitting = (name, signature)
+            seat.sitting = (name, signature, held)
         self._seats[held.form] = seat
         self._seats.move_to_end(held.form)
         while len(self._seats) > self._most_seats:
@@ -135,8 +135,11 @@ class Experts:
         return seat, held
 
     def _held(self, name: str) -> tuple[Signature, Held]:
-        """The expert from the cache, or read anew where it is not held or its files have changed."""
+        """The expert from the cache or its seat, or read anew where it is in neither or its files have changed."""
         known = self._cache.get(name)
+        if known is None:  # such as a whole model that is larger than the cache
+            sitting = [seat.sitting for seat in self._seats.values() if seat.sitting and seat.sitting[0] == name]
+            known = sitting[0][1:] if sitting else None
         if known is not None and signature_of([file for file, _, _ in known[0]]) == known[0]:
             return known
         path = self._path(name)

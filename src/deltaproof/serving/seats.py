@@ -29,7 +29,7 @@ class Seat(ABC):
 
     model: nn.Module
     """What answers."""
-    sitting: tuple[str, Signature] | None = None
+    sitting: tuple[str, Signature, Held] | None = None
     """Who sits here, by name and files."""
 
     def __init__(self, base: SharedBase, held: Held) -> None:
