@@ -22,7 +22,8 @@ from deltaproof.robustness.sets import read_perturbed
 from deltaproof.studies import robustness as study
 from deltaproof.studies import robustness_answers
 from deltaproof.studies.kept_models import Bed, KeptModel
-from deltaproof.studies.robustness_findings import _codes, _right, answers_path, read_findings
+from deltaproof.studies.robustness_coding import codes_of, right_of
+from deltaproof.studies.robustness_findings import answers_path, read_findings
 from deltaproof.studies.robustness_queries import Asked
 from deltaproof.studies.robustness_sets import ALL, Attack
 from deltaproof.studies.robustness_text import robustness_text
@@ -453,7 +454,7 @@ def test_snapshots_give_the_drop_at_equal_accuracy(tmp_path, monkeypatch, review
     compare(model=str(bert), data=str(reviews_csv), methods=["full", "lora(rank=2)"], out=folder, seeds=2, trials=1,
             keep="snapshots", baselines=False, max_length=24, training={"epochs": 1, "batch_size": 8},
             learning_rates=[3e-3], precision="fp32", device="cpu")  # fmt: skip
-    monkeypatch.setattr("deltaproof.studies.robustness_findings.LEAST_SHARE", -10.0)  # random models stay near chance
+    monkeypatch.setattr("deltaproof.studies.robustness_equal.LEAST_SHARE", -10.0)  # random models stay near chance
     result = robustness(folder, Attack(perturbations=("char_swap", "synonym", "word_drop"), strengths=(0.2, 0.4, 0.8)))
     assert result["at_equal_accuracy_reason"] == ""
     assert [found["set"] for found in result["at_equal_accuracy"]] == ["overall", "char_swap@0.4", "synonym@0.4"]
@@ -470,7 +471,7 @@ def test_snapshots_give_the_drop_at_equal_accuracy(tmp_path, monkeypatch, review
         steps = [other["step"] for other in result["checkpoints"] if other["run"] == place["run"]]
         assert len(set(steps)) == len(steps)
         assert best not in steps, "the final model has the values of that step"
-    monkeypatch.setattr("deltaproof.studies.robustness_findings.LEAST_SHARE", 10.0)
+    monkeypatch.setattr("deltaproof.studies.robustness_equal.LEAST_SHARE", 10.0)
     result = robustness(folder, Attack(perturbations=("char_swap",), strengths=(0.4,)))
     assert result["at_equal_accuracy_reason"].startswith("every checkpoint of full is too near chance to have a drop")
 
@@ -582,9 +583,9 @@ def test_answers_of_many_labels_are_told_apart_by_each_label():
     outputs[np.arange(60), np.arange(60)] = 1  # one label too many in every row
     wrong = Predictions([str(at) for at in range(60)], None, targets, outputs)
     right = Predictions(wrong.ids, None, targets, targets)
-    assert _right("multilabel", wrong).sum() == 0
-    assert _right("multilabel", right).sum() == 60
-    assert len(set(_codes("multilabel", wrong))) == 60
+    assert right_of("multilabel", wrong).sum() == 0
+    assert right_of("multilabel", right).sum() == 60
+    assert len(set(codes_of("multilabel", wrong))) == 60
 
 
 def test_a_sample_is_by_class_and_the_same_every_time(run):

@@ -7,20 +7,17 @@ drawn at random, so the numbers come out the same however often they are reckone
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deltaproof.errors import DataError
 from deltaproof.metrics import METRICS, Metric
 from deltaproof.records.record import Predictions
 from deltaproof.records.store import read_json, read_predictions
 from deltaproof.robustness.metrics import (
     by_group,
     contrast_consistency,
-    drop_at_equal_accuracy,
     drop_between,
     matched_flips,
     pair_consistency,
@@ -29,6 +26,15 @@ from deltaproof.robustness.metrics import (
     worst_case,
 )
 from deltaproof.stats import Interval, compare, mean_interval
+from deltaproof.studies.robustness_coding import (
+    codes_of,
+    difference_json,
+    interval_json,
+    pairs_of,
+    right_of,
+    truth_of,
+)
+from deltaproof.studies.robustness_equal import at_equal_accuracy
 from deltaproof.studies.robustness_searches import search_costs
 
 Json = dict[str, Any]
@@ -41,9 +47,6 @@ LEAST_UNITS = 8
 """Rows, or groups of them, of the smallest sample that a verdict is given on. A few that all fall one way show no
 spread, so that a t-test is certain of them, while a sign test of five has p = 0.06; of eight it has 0.008, which stands
 among six methods too."""
-LEAST_SHARE = 0.5
-"""A checkpoint counts where its accuracy is at least this far from always answering the commonest class to the best
-checkpoint's: near chance there is nothing to lose, and the drop says nothing."""
 
 
 def answers_path(folder: Path, model: str, asked: str) -> Path:
@@ -69,7 +72,7 @@ def findings(folder: Path, manifest: Json) -> Json:
     """
     study = _Study(folder, manifest)
     sets = [study.of_set(entry) for entry in manifest["sets"]]
-    equal, checkpoints, reason = study.at_equal_accuracy()
+    equal, checkpoints, reason = at_equal_accuracy(study)
     return {
         "format": FORMAT,
         "inputs": manifest["inputs"],
@@ -85,7 +88,7 @@ def findings(folder: Path, manifest: Json) -> Json:
         "n_seeds": study.n_seeds,
         "methods": list(study.labels),
         "keys": manifest["keys"],
-        "clean": {label: _interval(study.level(study.clean(label))) for label in study.labels},
+        "clean": {label: interval_json(study.level(study.clean(label))) for label in study.labels},
         "sets": sets,
         "overall": study.overall(),
         "worst_case": study.worst_case(),
@@ -123,7 +126,7 @@ class _Study:
         self.labels: list[str] = list(manifest["keys"])
         self.reference: str = manifest["reference"]
         self.n_seeds = min(len(keys) for keys in manifest["keys"].values())
-        self._read = cache(self._from_disk)
+        self.read = cache(self._from_disk)
 
     def _from_disk(self, model: str, asked: str) -> Predictions:
         return read_predictions(answers_path(self.folder, model, asked), "run `deltaproof attack` again")
@@ -131,17 +134,17 @@ class _Study:
     def asked(self, label: str, draws: Sequence[str]) -> _Asked:
         """What a method answered to a set, for each draw of it."""
         keys = self.manifest["keys"][label]
-        found = [[self._read(key, draw) for key in keys] for draw in draws]
+        found = [[self.read(key, draw) for key in keys] for draw in draws]
         first = found[0][0]
 
         def averaged(of: Callable[[Predictions], Array]) -> Array:
             return np.asarray(np.mean([[of(each) for each in row] for row in found], axis=0))
 
-        codes = [[_codes(self.manifest["kind"], each) for each in row] for row in found]
+        codes = [[codes_of(self.manifest["kind"], each) for each in row] for row in found]
         has_answers = codes[0][0] is not None
         return _Asked(
             averaged(lambda each: self.metric.per_example(each.targets, each.outputs)),
-            averaged(lambda each: _right(self.manifest["kind"], each)) if has_answers else None,
+            averaged(lambda each: right_of(self.manifest["kind"], each)) if has_answers else None,
             np.array(codes, dtype=float) if has_answers else None,
             first.groups,
             first.targets,
@@ -180,7 +183,7 @@ class _Study:
         assert after.right is not None
         places = [found_texts_path(self.folder, key, asked) for key in self.manifest["keys"][label]]
         costs = search_costs(places, clean.right, after.right, clean.groups)
-        return {name: _interval(found) for name, found in costs.items()}
+        return {name: interval_json(found) for name, found in costs.items()}
 
     def too_few(self) -> list[str]:
         """A note for each sample that is too small for a verdict: the test rows, or a set of the user's."""
@@ -224,10 +227,10 @@ class _Study:
         return [
             {
                 "label": label,
-                "drop_difference": _difference(found),
+                "drop_difference": difference_json(found),
                 "verdict": VERDICTS.get(found.verdict, found.verdict) if is_told else "cannot tell",
                 "detectable_difference": found.detectable_difference,
-                "score_difference": _difference(level[label]) if label in level else None,
+                "score_difference": difference_json(level[label]) if label in level else None,
                 "score_verdict": (level[label].verdict if is_told else "cannot tell") if label in level else None,
                 "matched": matched.get(label),
             }
@@ -247,9 +250,9 @@ class _Study:
             return None
         return {
             "n_examples": found.n_examples,
-            "method": _interval(found.first),
-            "reference": _interval(found.second),
-            "difference": _interval(found.difference),
+            "method": interval_json(found.first),
+            "reference": interval_json(found.second),
+            "difference": interval_json(found.difference),
         }
 
     def pooled(self) -> list[Json]:
@@ -279,8 +282,8 @@ class _Study:
             "methods": [
                 {
                     "label": label,
-                    "drop": _interval(mean_interval(drops[label])),
-                    "flip_rate": _interval(_flips(clean[label], after[label])),
+                    "drop": interval_json(mean_interval(drops[label])),
+                    "flip_rate": interval_json(_flips(clean[label], after[label])),
                 }
                 for label in after
             ],
@@ -301,7 +304,7 @@ class _Study:
                     right = self.asked(label, [draw]).right
                     assert right is not None
                     rights[draw] = right
-            found[label] = _interval(share_interval(worst_case(rights), clean.groups))
+            found[label] = interval_json(share_interval(worst_case(rights), clean.groups))
         return found
 
     def of_contrast(self, entry: Json) -> Json:
@@ -312,8 +315,8 @@ class _Study:
             assert asked.right is not None
             assert asked.answers is not None
             assert asked.groups is not None
-            pairs = _pairs(asked.groups)
-            targets = _truth(self.manifest["kind"], asked.targets)
+            pairs = pairs_of(asked.groups)
+            targets = truth_of(self.manifest["kind"], asked.targets)
             of_pairs = None
             if len(pairs) > 1:
                 one, other = pairs[:, 0], pairs[:, 1]
@@ -321,78 +324,17 @@ class _Study:
                 of_pairs = pair_consistency(answers[:, one], answers[:, other], targets[one], targets[other])
             methods.append({
                 "label": label,
-                "accuracy": _interval(share_interval(asked.right, asked.groups)),
-                "consistency": _interval(contrast_consistency(asked.right, asked.groups)),
-                "pair_consistency": _interval(of_pairs),
+                "accuracy": interval_json(share_interval(asked.right, asked.groups)),
+                "consistency": interval_json(contrast_consistency(asked.right, asked.groups)),
+                "pair_consistency": interval_json(of_pairs),
             })  # fmt: skip
         groups = self.asked(entry["labels"][0], entry["draws"]).groups if entry["labels"] else None
         sets = sorted(set(groups or []))
-        n_pairs = len(_pairs(groups)) if groups else 0
+        n_pairs = len(pairs_of(groups)) if groups else 0
         return {
             "name": entry["name"], "n_examples": entry["n_examples"], "n_sets": len(sets), "n_pairs": n_pairs,
             "file": entry["file"], "methods": methods,
         }  # fmt: skip
-
-    def at_equal_accuracy(self) -> tuple[list[Json], list[Json], str]:
-        """The drop regressed on clean score over checkpoints: findings, the checkpoints, why there is no finding."""
-        plan = self.manifest["equal_accuracy"]
-        if plan["reason"]:
-            return [], [], plan["reason"]
-        rows = [self._checkpoint(place, plan["sets"]) for place in plan["checkpoints"]]
-        enough = self._least_score(rows)
-        for row in rows:
-            row["used"] = bool(self.sign * row["clean"] >= enough)
-        used = [row for row in rows if row["used"]]
-        if not any(row["label"] == self.reference for row in used):
-            return [], rows, f"every checkpoint of {self.reference} is too near chance to have a drop; train it longer"
-        found = []
-        try:
-            for name in ("overall", *(entry["name"] for entry in plan["sets"])):
-                drops = [row["overall"] if name == "overall" else row["drops"][name] for row in used]
-                line = drop_at_equal_accuracy(
-                    [self.sign * row["clean"] for row in used], drops, [row["label"] for row in used],
-                    [row["run"] for row in used], self.reference,
-                )  # fmt: skip
-                found.append({
-                    "set": name,
-                    "slope": _interval(line.slope),
-                    "differences": {label: _interval(value) for label, value in line.differences.items()},
-                    "n_checkpoints": line.n_checkpoints,
-                    "n_runs": line.n_runs,
-                })  # fmt: skip
-        except DataError as error:
-            n_left = len(rows) - len(used)
-            near = (
-                f"{n_left} of {len(rows)} checkpoints are too near chance to have a drop, and of the others "
-                if n_left
-                else ""
-            )
-            return [], rows, near + str(error)
-        return found, rows, ""
-
-    def _checkpoint(self, place: Json, sets: Sequence[Json]) -> Json:
-        def score(asked: str) -> float:
-            predictions = self._read(place["model"], asked)
-            return float(self.metric.per_example(predictions.targets, predictions.outputs).mean())
-
-        clean = score(self.manifest["clean"][0])
-        drops = {
-            entry["name"]: self.sign * (clean - float(np.mean([score(draw) for draw in entry["draws"]])))
-            for entry in sets
-        }
-        return {
-            "label": place["label"], "run": place["run"], "step": place["step"], "clean": clean, "drops": drops,
-            "overall": float(np.mean(list(drops.values()))),
-        }  # fmt: skip
-
-    def _least_score(self, rows: Sequence[Json]) -> float:
-        """Below this a checkpoint is too near chance to have a drop; minus infinity where chance is not known."""
-        if self.metric.name != "accuracy":
-            return -np.inf
-        targets = self.clean(self.labels[0]).targets[:, 0]
-        chance = float(np.unique(targets, return_counts=True)[1].max() / len(targets))
-        best: float = max(row["clean"] for row in rows)
-        return chance + LEAST_SHARE * (best - chance)
 
 
 def _paired(study: _Study, clean: _Asked, after: _Asked) -> Json:
@@ -403,12 +345,12 @@ def _paired(study: _Study, clean: _Asked, after: _Asked) -> Json:
     if clean.right is not None and after.right is not None:
         success = robustness(clean.right, after.right, groups).attack_success
     return {
-        "clean": _interval(study.level(clean)),
-        "perturbed": _interval(study.level(after)),
-        "drop": _interval(quality.drop),
-        "relative": _interval(quality.relative) if study.sign > 0 and quality.clean.mean > 0 else None,
-        "attack_success": _interval(success),
-        "flip_rate": _interval(_flips(clean, after)),
+        "clean": interval_json(study.level(clean)),
+        "perturbed": interval_json(study.level(after)),
+        "drop": interval_json(quality.drop),
+        "relative": interval_json(quality.relative) if study.sign > 0 and quality.clean.mean > 0 else None,
+        "attack_success": interval_json(success),
+        "flip_rate": interval_json(_flips(clean, after)),
     }
 
 
@@ -422,10 +364,10 @@ def _unpaired(study: _Study, clean: _Asked, after: _Asked) -> Json:
         change = drop_between(after.score / before.mean, ratio * clean.score / before.mean, after.groups, clean.groups)
         relative = mean_interval(ratio + change)
     return {
-        "clean": _interval(before),
-        "perturbed": _interval(then),
-        "drop": _interval(mean_interval(drop)),
-        "relative": _interval(relative),
+        "clean": interval_json(before),
+        "perturbed": interval_json(then),
+        "drop": interval_json(mean_interval(drop)),
+        "relative": interval_json(relative),
         "attack_success": None,
         "flip_rate": None,
     }
@@ -436,47 +378,3 @@ def _flips(clean: _Asked, after: _Asked) -> Interval | None:
     if clean.answers is None or after.answers is None:
         return None
     return share_interval((after.answers != clean.answers[0]).mean(axis=0), clean.groups)
-
-
-def _codes(kind: str, predictions: Predictions) -> Array | None:
-    """(n,) a number for each answer, the same for the same answer; None where answers are numbers already."""
-    if kind == "classification":
-        return np.asarray(predictions.outputs.argmax(axis=1), dtype=float)
-    return _truth(kind, predictions.outputs >= 0.5) if kind == "multilabel" else None
-
-
-def _truth(kind: str, targets: Array) -> Array:
-    """(n,) a number for each label or set of labels."""
-    if kind == "classification":
-        return np.asarray(targets[:, 0], dtype=float)
-    bits = np.packbits(targets > 0, axis=1)
-    # six bytes of a hash: a sum of powers of two would not tell apart sets of more than 53 labels
-    return np.array([int.from_bytes(blake2b(row.tobytes(), digest_size=6).digest()) for row in bits], dtype=float)
-
-
-def _right(kind: str, predictions: Predictions) -> Array:
-    codes = _codes(kind, predictions)
-    assert codes is not None
-    return np.asarray(codes == _truth(kind, predictions.targets), dtype=float)
-
-
-def _pairs(groups: Sequence[str]) -> Array:
-    """(pairs, 2) rows of the groups that have two."""
-    members: dict[str, list[int]] = {}
-    for row, name in enumerate(groups):
-        members.setdefault(name, []).append(row)
-    return np.array([rows for rows in members.values() if len(rows) == 2], dtype=int).reshape(-1, 2)
-
-
-def _interval(found: Interval | None) -> Json | None:
-    return None if found is None else {"mean": found.mean, "low": found.low, "high": found.high}
-
-
-def _difference(found: Any) -> Json:
-    return {
-        "mean": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p_difference,
-        "p_holm": found.p_difference_holm,
-    }
