@@ -97,7 +97,9 @@ def with_what_stands(entry: Entry, run: "SuiteRun") -> None:
         return
     experiment = store.experiment()
     wanted = run.plan.model_dump(mode="json")
-    if any(experiment["plan"].get(field) != value for field, value in wanted.items() if field not in _MAY_DIFFER):
+    usual = type(run.plan).model_fields
+    held = {field: experiment["plan"].get(field, usual[field].default) for field in wanted}  # a field may be new
+    if any(held[field] != value for field, value in wanted.items() if field not in _MAY_DIFFER):
         entry["reason"] += "; its folder holds a run under another plan"
     elif experiment.get("finished"):
         with_result(entry, table_from(store, experiment))
