@@ -14,7 +14,7 @@ from deltaproof.backbones.sharing import own, sharing_copy
 from deltaproof.errors import ConfigError
 from deltaproof.methods import METHODS, method_from
 from deltaproof.methods.tuned import attach
-from deltaproof.testing.examples import example
+from deltaproof.testing.examples import every_name, example, refusal
 from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.lanes.rows import Rows
 from deltaproof.training.lanes.together import Lanes, why_alone
@@ -107,6 +107,17 @@ def test_every_method_is_a_lane_with_the_gradient_it_has_alone_or_says_why_not(n
     if reasons[0] is None:
         for size in (3, 1):
             assert try_lanes(Lanes(side.base, side.tuned), side.runs, np.arange(8), (size,), 0).strays == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in every_name() if name not in METHODS and refusal(name) is None])
+def test_every_method_of_peft_is_a_lane_with_its_own_gradient_or_says_why_not(name):
+    try:
+        side = Side([example(name), example(name), "lora(rank=2)"])
+    except ConfigError as error:
+        pytest.skip(str(error))
+    if why_alone(side.base, side.tuned[0]) is None:
+        assert try_lanes(Lanes(side.base, side.tuned), side.runs, np.arange(8), (3,), 0).strays == ()
 
 
 @pytest.mark.parametrize(
