@@ -45,7 +45,7 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "
 
 def contestants(n: int) -> list[tuple[int, int]]:
     """Rank and alpha of each."""
-    return [(RANKS[at % 8] * (1 + at // 8), ALPHAS[at % 8]) for at in range(n)]
+    return [(RANKS[at % 8], ALPHAS[at % 8] + 4 * (at // 8)) for at in range(n)]
 
 
 def made_up(n_rows: int, seed: int) -> Iterator[tuple[str, str]]:
@@ -149,12 +149,13 @@ def by_two(options: argparse.Namespace) -> list[float]:
 
 def by_ours(options: argparse.Namespace, engine: str) -> dict[str, Any]:
     import deltaproof
+    from deltaproof.methods.lora import LoRA
     from deltaproof.records.store import Store
 
     out = options.folder / f"{engine}-{os.getpid()}"
-    methods = [f"lora(rank={rank}, alpha={alpha})" for rank, alpha in contestants(options.contestants)]
+    methods = [LoRA(rank=rank, alpha=alpha).label for rank, alpha in contestants(options.contestants)]
     files = {name: str(options.folder / f"{name}.csv") for name in ("validation", "test")}
-    table = deltaproof.compare(
+    deltaproof.compare(
         model=options.model, data=str(options.folder / "train.csv"), **files, methods=methods, learning_rates=(RATE,),
         seeds=1, baselines=False, epochs=options.epochs, batch_size=options.batch_size, precision=options.precision,
         engine=engine, device="cpu", workers=2, keep="none", out=out,
@@ -162,7 +163,7 @@ def by_ours(options: argparse.Namespace, engine: str) -> dict[str, Any]:
     records = {record.spec.contestant: record for record in Store(out).records() if record.spec.stage == "final"}
     costs = [record.cost for record in records.values()]
     return {
-        "accuracies": [records[name].test["accuracy"] for name in table.experiment["plan"]["methods"]],
+        "accuracies": [records[name].test["accuracy"] for name in methods],
         "training_flops": sum(cost.train_flops for cost in costs),
         "training_seconds": sum(cost.train_seconds for cost in costs),
         "lanes": [record.environment["lanes"] for record in records.values() if "lanes" in record.environment][:1],
