@@ -202,6 +202,20 @@ def test_verdicts_are_told_in_words_with_the_margin(study_of):
     assert "hurts full most is char swap, 0.2: from 90.0 to 70.0" in lead
 
 
+def test_what_a_search_costs_is_told_beside_what_perturbations_cost_and_alone(study_of):
+    """A search keeps labels too, and hurts more than what is said to hurt most of the perturbations."""
+    result = robustness_study(FOUR)
+    entry = next(one for one in result["sets"] if one["name"] == "deepwordbug" and one["strength"] == 0.2)
+    full = next(one for one in entry["methods"] if one["label"] == result["reference"])
+    full |= {"clean": reach(0.9), "perturbed": reach(0.2), "drop": reach(0.7)}
+    wanted = "The search that hurts full most, each model by itself, is deepwordbug, 0.2: from 90.0 to 20.0."
+    told = robustness(study_of(result)).lead
+    assert wanted in told
+    assert any("At middle strength the perturbation that keeps labels and hurts full most is" in one for one in told)
+    alone = {**result, "sets": [one for one in result["sets"] if one["kind"] == "search"], "overall": None}
+    assert wanted in robustness(study_of(alone)).lead
+
+
 def test_a_drop_that_is_not_shown_is_not_called_the_worst(study_of):
     result = planted()
     for method in result["sets"][1]["methods"]:
