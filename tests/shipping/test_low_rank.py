@@ -77,6 +77,24 @@ def test_a_squeezed_product_is_the_nearest_of_its_rank_by_numpys_svd():
     assert cut.lost_fraction == pytest.approx(lost, rel=1e-5)
 
 
+@pytest.mark.parametrize("trains_head", [True, False])
+def test_a_head_that_the_base_has_already_is_kept_whole_and_not_cut(fully_tuned, tmp_path, trains_head):
+    _, base = fully_tuned["bert"]
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if trains_head or not name.startswith("classifier"):
+                parameter += 0.05 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "tuned")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "tuned")
+    facts = extract(str(base), tmp_path / "tuned", 2, tmp_path / "adapter")
+    assert "classifier.weight" not in [cut["name"] for cut in facts["matrices"]]
+    extract(str(base), tmp_path / "tuned", 10_000, tmp_path / "exact")
+    np.testing.assert_allclose(answers(on_base(base, tmp_path / "exact"), base), answers(model, base), atol=1e-4)
+    assert all_hold(check(str(base), tmp_path / "exact"))
+
+
 @pytest.mark.parametrize("family", ["bert", "gpt2", "modernbert"])
 def test_at_full_rank_peft_answers_like_the_fully_tuned_model(fully_tuned, family, tmp_path):
     base, folder = fully_tuned[family]

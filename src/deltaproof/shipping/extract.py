@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from deltaproof.backbones.head import modules_on_top
 from deltaproof.backbones.quiet import quiet
 from deltaproof.backbones.source import find_source
 from deltaproof.backbones.tokenizing import load_tokenizer
@@ -25,6 +26,9 @@ from deltaproof.theory.adapters import TENSORS
 from deltaproof.theory.checkpoints import Checkpoint, as_float, open_model
 
 _TASKS = {"ForSequenceClassification": "SEQ_CLS", "ForCausalLM": "CAUSAL_LM", "ForTokenClassification": "TOKEN_CLS"}
+_CLASSIFIERS = "ForSequenceClassification", "ForTokenClassification"
+_PEFT_HEADS = "classifier", "score"
+"""Modules of a classifier that peft awaits in every adapter, also where they are the base's own."""
 
 
 @dataclass
@@ -101,6 +105,7 @@ def _take_apart(before: Checkpoint, after: Checkpoint, model: nn.Module, rank: i
 
     names, parts = shared_names(before, after), _Parts()
     parameters = dict(model.named_parameters())
+    head = _head(model)
     for name in after:
         if not after.is_float(name):
             continue
@@ -113,7 +118,7 @@ def _take_apart(before: Checkpoint, after: Checkpoint, model: nn.Module, rank: i
             parts.left_out.append(name)
             continue
         module = model.get_submodule(path)
-        if not known:
+        if not known or name.split(".")[0] in head:  # a head stays whole, be it new or the base's own, tuned on
             parts.modules.add(path)
         elif last == "weight" and isinstance(module, nn.Linear | nn.Embedding | Conv1D):
             change = as_float(value) - as_float(before[names[name]])
@@ -122,7 +127,14 @@ def _take_apart(before: Checkpoint, after: Checkpoint, model: nn.Module, rank: i
             parts.whole[name] = value
         else:
             parts.modules.add(path)
+    if parts.factors or parts.whole or parts.modules:
+        parts.modules |= {path for path in head if path in _PEFT_HEADS}
     return _with_modules(parts, after, model)
+
+
+def _head(model: nn.Module) -> list[str]:
+    """Of a classifier what lies on top; a language model's output map is a matrix like others."""
+    return modules_on_top(model) if type(model).__name__.endswith(_CLASSIFIERS) else []
 
 
 def _cut(parts: _Parts, path: str, change: Tensor, module: nn.Module, rank: int) -> None:
