@@ -174,6 +174,19 @@ def test_an_index_that_lies_under_true_checksums_is_refused(small, data):
         entry.signs()
 
 
+@pytest.mark.parametrize("scale", [10**400, 1e39, -(10**400), True, None, "1.0"], ids=str)
+def test_a_scale_that_no_fp32_holds_is_refused_with_its_tensor(scale):
+    entry = {**ENTRY, "shape": [8], "kept": 0, "divisor": 1, "unary": 0, "long": 0, "scale": scale}
+    with pytest.raises(CorruptFileError, match=r"`w`.*a number was expected"):
+        from_bytes(build({"version": 1, "facts": {}, "entries": [entry]}))
+
+
+@pytest.mark.parametrize("fact", ["spec", "task", "base", "settings", "config"])
+def test_a_fact_that_should_be_a_table_and_is_none_is_refused(fact):
+    with pytest.raises(CorruptFileError, match=f"the fact `{fact}` is no table"):
+        from_bytes(build({"version": 1, "facts": {fact: 1}, "entries": []}))
+
+
 def _header_of(compressed):
     data = compressed.to_bytes()
     return data[8 : 8 + int.from_bytes(data[:8], "little")]

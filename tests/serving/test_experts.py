@@ -117,6 +117,12 @@ def test_a_model_says_what_its_outputs_are(experts):
     assert experts.predict("lora", [("a film", "a dog")])[0]["label"] in ("neg", "pos")
 
 
+@pytest.mark.parametrize("given", ["one text", [None], [("a", 1)]])
+def test_what_is_no_list_of_texts_is_refused_and_not_answered_letter_by_letter(given, experts):
+    with pytest.raises(ConfigError, match="list of texts"):
+        experts.predict("lora", given)
+
+
 def test_an_unknown_name_gets_the_nearest(experts):
     with pytest.raises(ConfigError, match=r"`lorra` must be one of the \d+ experts; did you mean `lora`"):
         experts.use("lorra")

@@ -62,6 +62,20 @@ def test_an_adapter_loads_in_peft_and_answers_like_the_tuned_one(run_folder, tmp
     assert not all_hold(check(str(other), tmp_path / "out"))
 
 
+def test_heads_of_a_merge_that_stay_behind_are_named(run_folder, tmp_path):
+    shutil.copytree(of(run_folder, "full"), tmp_path / "merge")
+    (tmp_path / "merge" / "heads" / "subj").mkdir(parents=True)
+    said: list[str] = []
+    ship(tmp_path / "merge", "merged", tmp_path / "out", say=said.append)
+    assert any("stay behind (subj)" in line for line in said)
+
+
+def test_a_tolerance_that_was_asked_for_is_not_called_rounding(run_folder, tmp_path):
+    shipped = ship(of(run_folder, "lora(rank=2)"), "merged", tmp_path / "out", dtype="bf16", tolerance=0.5)
+    reason = next(gate.reason for gate in shipped.gates if gate.name == "in memory as tuned")
+    assert reason.endswith("at most 0.5 of the largest logit, as asked")
+
+
 def test_the_card_and_the_evidence_say_what_was_measured(run_folder, tmp_path):
     source = of(run_folder, "lora(rank=2)")
     ship(source, "merged", tmp_path / "out", licence="apache-2.0")

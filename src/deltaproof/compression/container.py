@@ -37,6 +37,9 @@ that `compress` takes, fp32 tensors are 20,000 times larger than their code."""
 _MOST_INDEX = 1 << 26
 """Bytes of the unpacked index: 300,000 tensors."""
 _MOST_DIMENSIONS = 8
+_LARGEST = float(np.finfo(np.float32).max)
+_TABLES = "spec", "task", "base", "settings", "config"
+"""Facts that are looked into by name."""
 _WORDS = (
     b'"start":"base","start":"one","start":"init","start_crc":"kind":"whole","dtype":"BF16","dtype":"F16",'
     b'"kind":"rows","rows":{"version":1,"facts":{},"entries":[{"name":"base_model.model.encoder.layer.0.attention.self.'
@@ -159,6 +162,8 @@ def _read_index(stored: bytes, where: str) -> dict[str, Any]:
         index = json.loads(text)
         if not (isinstance(index["facts"], dict) and isinstance(index["entries"], list)):
             raise TypeError("facts and entries are of the wrong kind")
+        if wrong := [name for name in _TABLES if not isinstance(index["facts"].get(name) or {}, dict)]:
+            raise TypeError(f"the fact `{wrong[0]}` is no table")
         if type(index["version"]) is not int:
             raise TypeError("the version is no number")
     except (ValueError, KeyError, TypeError, RecursionError, zlib.error) as error:
@@ -205,11 +210,18 @@ def _entry(item: dict[str, Any], name: str, stored: bytes) -> Entry:
     if item["kind"] == "ternary":
         crc = item.get("start_crc")
         return Ternary(
-            name, shape, dtype, stored, str(item["start"]), float(np.float32(item["scale"])), _count(item["kept"]),
+            name, shape, dtype, stored, str(item["start"]), _single(item["scale"]), _count(item["kept"]),
             _count(item["divisor"]), _count(item["unary"]), _count(item["long"]),
             None if crc is None else _count(crc),
         )  # fmt: skip
     raise ValueError(f"kind {item['kind']!r}")
+
+
+def _single(value: Any) -> float:
+    """A number, as fp32."""
+    if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+        raise ValueError(f"a number was expected, got {value!r:.40}")
+    return float(np.float32(value))
 
 
 def _count(value: Any) -> int:

@@ -108,7 +108,11 @@ class Experts:
 
         Returns:
             `label` and `probabilities` by label; of several labels those that hold; of a regression its `value`.
+        Raises:
+            ConfigError: what was given is no list of texts; else as `use`.
         """
+        if isinstance(texts, str) or not all(_is_text(text) for text in texts):
+            raise ConfigError(f"texts must be a list of texts or of pairs of them, got {texts!r:.60}; write `[text]`")
         with self._lock:
             seat, held = self._seat(name)
             parts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
@@ -154,6 +158,10 @@ class Experts:
         if name not in self._paths:
             raise ConfigError(f"`{name}` must be one of the {len(self._paths)} experts; {_near(name, self._paths)}")
         return self._paths[name]
+
+
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str) or (isinstance(given, tuple | list) and all(isinstance(one, str) for one in given))
 
 
 def _near(name: str, known: Mapping[str, Path]) -> str:

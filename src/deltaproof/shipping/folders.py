@@ -10,7 +10,7 @@ from deltaproof.theory.adapters import CONFIG, TENSORS
 from deltaproof.theory.checkpoints import Checkpoint, open_model
 
 Kind = Literal["model", "adapter", "tuned", "onnx"]
-ONNX, EVIDENCE = "model.onnx", "evidence.json"
+ONNX, EVIDENCE, HEADS = "model.onnx", "evidence.json", "heads"
 
 
 def kind_of(folder: Path) -> Kind:

@@ -32,7 +32,7 @@ from deltaproof.saving.folder import FACTS, TENSORS, load_tuned
 from deltaproof.shipping import gates as g
 from deltaproof.shipping.check import check
 from deltaproof.shipping.extract import extract
-from deltaproof.shipping.folders import EVIDENCE
+from deltaproof.shipping.folders import EVIDENCE, HEADS
 from deltaproof.shipping.gate import Gate, all_hold
 from deltaproof.shipping.opening import answers_of, open_on_base
 from deltaproof.shipping.place import check_place, neighbour, put_in_place
@@ -42,7 +42,6 @@ from deltaproof.studies.merge_record import STAGE, WHOLE, append, in_words
 from deltaproof.studies.merging import MergeRun
 from deltaproof.studies.robustness_sets import file_name
 
-HEADS = "heads"
 Say = Callable[[str], None]
 
 

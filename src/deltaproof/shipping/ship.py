@@ -24,7 +24,7 @@ from deltaproof.shipping.card import card
 from deltaproof.shipping.check import ONNX_ROUNDING, check
 from deltaproof.shipping.evidence import evidence, run_of
 from deltaproof.shipping.exports import EXPORTS, store_in
-from deltaproof.shipping.folders import EVIDENCE
+from deltaproof.shipping.folders import EVIDENCE, HEADS
 from deltaproof.shipping.gate import Gate, all_hold, failed, not_asked
 from deltaproof.shipping.gate_log import enter_gates
 from deltaproof.shipping.onnx_graph import OnnxModel
@@ -108,6 +108,10 @@ def ship(
     texts: list[str | tuple[str, ...]] = [*TEXTS, *own]
     tokenizer = tuned.backbone.tokenizer
     rows = as_rows(tokenizer, texts)
+    if heads := sorted(path.name for path in (source / HEADS).glob("*") if path.is_dir()):
+        say(
+            f"note: {len(heads)} more heads of this merge stay behind ({', '.join(heads)}); ship {source / HEADS}/… too"
+        )
     say(f"asking {spec['contestant']} itself")
     trained, before = task, answers_of(tuned, rows)
     scored = None if validation is None else score(tuned, task, tokenizer, validation)
@@ -166,8 +170,11 @@ def _only_here(
         "adapter": "peft sums in another order than this package",
         "onnx": "onnxruntime rounds to 8 bits" if storage.quantize else "onnxruntime sums in another order than torch",
     }[to]
-    rounding = g.ROUNDING[storage.rounds_to] if storage.relative is None or to == "onnx" else storage.relative
-    folding = f"at most {rounding:g} of the largest logit, what rounding to {storage.rounds_to} explains"
+    asked = None if to == "onnx" else storage.relative
+    rounding = g.ROUNDING[storage.rounds_to] if asked is None else asked
+    folding = f"at most {rounding:g} of the largest logit, " + (
+        f"what rounding to {storage.rounds_to} explains" if asked is None else "as asked"
+    )
     own = [
         g.answers_are_equal("in memory as tuned", before, in_memory, rounding, folding),
         g.answers_are_equal("reload equals memory", in_memory, found, relative, why),
