@@ -18,6 +18,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
+def is_one_of_several() -> bool:
+    """Whether this process shares one training with others: then none may take another way than they do."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def free_cached(device: torch.device) -> None:
     """Give memory that torch keeps for later back to the device."""
     if device.type == "cuda":

@@ -22,6 +22,10 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Trainings side by side. \\[default: one per core on a CPU, up to 4]"),
 ]
+DevicesPerRun = Annotated[
+    int | None,
+    typer.Option("--devices-per-run", min=1, help="Spread each training of `full` over so many. \\[default: 1]"),
+]
 Engine = Annotated[
     str | None,
     typer.Option(

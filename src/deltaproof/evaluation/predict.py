@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deltaproof.memory import free_cached, is_out_of_memory
+from deltaproof.memory import free_cached, is_one_of_several, is_out_of_memory
 from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
@@ -64,7 +64,7 @@ def in_evaluation(model: nn.Module, batch_size: int, do: Callable[[int, torch.de
             try:
                 return do(batch_size, device)
             except Exception as error:
-                if not is_out_of_memory(error) or batch_size == 1:
+                if not is_out_of_memory(error) or batch_size == 1 or is_one_of_several():
                     raise
             free_cached(device)  # outside the `except`, where the traceback no longer holds the failed batch
             batch_size //= 2

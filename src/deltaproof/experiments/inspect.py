@@ -10,7 +10,7 @@ from deltaproof.methods import method_from
 from deltaproof.methods.peft_bridge import check_room
 from deltaproof.methods.tuned import placed_edits
 from deltaproof.tasks.text import TextTask
-from deltaproof.training.precision import pick_device, pick_precision
+from deltaproof.training.precision import check_devices, pick_device, pick_precision
 
 
 def look(question: Question) -> Facts:
@@ -21,6 +21,8 @@ def look(question: Question) -> Facts:
         BackboneError: the model cannot be loaded.
     """
     device = pick_device(question.device)
+    precision = pick_precision(question.precision, device)
+    check_devices(question.devices_per_run, device, precision)
     task = TextTask.from_json(question.task)
     backbone = load_backbone(
         question.model,
@@ -50,6 +52,6 @@ def look(question: Question) -> Facts:
         truncated_fraction=float(np.average(cut, weights=[len(split) for split in splits])),
         notes=tuple(notes),
         device=str(device),
-        precision=pick_precision(question.precision, device),
+        precision=precision,
         environment=environment(),
     )

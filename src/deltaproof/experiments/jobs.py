@@ -93,6 +93,7 @@ class Question:
     folder: Path
     device: str
     precision: str
+    devices_per_run: int = 1
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,9 @@ class Plan(Settings):
     is a Ray cluster (extra [cluster]). It decides no result."""
     address: str | None = None
     """`HOST:PORT` of the Ray cluster; the one that this machine belongs to when left out."""
+    devices_per_run: int = pydantic.Field(default=1, ge=1)
+    """Devices that one training is spread over, by accelerate's FSDP: for a model that full fine-tuning does not fit
+    into one. For `full`, with the engine `local`; on a CPU it means processes."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; the best there is when left out."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -179,11 +182,35 @@ class Plan(Settings):
                 named = ", ".join(str(value) for value in getattr(self, field))
                 raise ValueError(f"each of `{field}` may be named once, got {named}; remove the repeated one")
         planned_looks(self.seeds, self.looks, self.alpha)
+        if self.devices_per_run > 1:
+            self._check_sharded()
         for field in ("reference", "fallback_reference"):
             wanted = getattr(self, field)
             if wanted is not None and method_from(wanted).label not in contestants:
                 raise ValueError(f"the `{field}` must be a contestant, got `{wanted}`; {nearest(wanted, contestants)}")
         return self
+
+    def _check_sharded(self) -> None:
+        """One training over several devices goes with less than one over a single device."""
+        others = [name for name, method in self.contestants().items() if method.name != "full"]
+        if others:
+            raise ValueError(
+                f"`devices_per_run` is for `full` alone, got {', '.join(others)} too: a frozen base needs no gradients "
+                f"and no optimiser state, so that it mostly fits into one device; run those in a plan without it"
+            )
+        for field, wanted, why in (
+            ("engine", "local", "it starts the processes"),
+            ("tuning", "grid", "a trial that rests cannot go on, as no checkpoints are written"),
+        ):
+            if getattr(self, field) != wanted:
+                raise ValueError(
+                    f'`devices_per_run` goes with `{field} = "{wanted}"`, got `{getattr(self, field)}`: {why}; '
+                    f"leave `{field}` out"
+                )
+        if self.keep == "snapshots":
+            raise ValueError('`devices_per_run` goes without snapshots, got `keep = "snapshots"`; keep `all`')
+        if self.workers not in (None, 1):
+            raise ValueError(f"with `devices_per_run` one run takes place at a time, got `workers = {self.workers}`")
 
     def contestants(self) -> dict[str, Method]:
         """The methods by label, in the order of the plan."""

@@ -74,11 +74,15 @@ def resolve(plan: Plan, folder: Path, engine: Engine, reporter: Reporter) -> Res
             folder,
             plan.device,
             plan.precision,
+            plan.devices_per_run,
         )
     )
     _check_folder(store, facts)
     task = TextTask.from_json({**task.to_json(), "max_length": facts.max_length})
-    return Resolved(plan, store, contestants, dataset, task, facts, engine.slots(facts.device, plan.workers))
+    slots = engine.slots(facts.device, plan.workers)
+    if plan.devices_per_run > 1:  # one run at a time, its processes share the cores
+        slots = Slots(1, engine.slots(facts.device, plan.devices_per_run).n_threads)
+    return Resolved(plan, store, contestants, dataset, task, facts, slots)
 
 
 def read_data(plan: Plan) -> Dataset:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,7 @@ from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Job
 from deltaproof.experiments.kept import is_kept, snapshot_folder, tuned_folder
-from deltaproof.memory import PeakMemory, is_out_of_memory
+from deltaproof.memory import PeakMemory, is_one_of_several, is_out_of_memory
 from deltaproof.methods import Method, method_from
 from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
@@ -37,6 +38,7 @@ from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.loop import Outcome, Run, go
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
+from deltaproof.training.sharding import largest, whole_values
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -146,7 +148,7 @@ def run_on(
         job.spec.training["learning_rate"],
         job.spec.seed,
         ground.accelerator,
-        checkpoint_of(store, job),
+        None if is_one_of_several() else checkpoint_of(store, job),
         progress,
         snapshot_folder(store, job.spec.key) if job.snapshots else None,
     )
@@ -169,7 +171,15 @@ def checkpoint_of(store: Store, job: Job) -> Checkpoint:
 def _measure(job: Job, store: Store, progress: Progress) -> tuple[Record, Predictions | None]:
     memory = PeakMemory(pick_device(job.device))
     made = _train(job, store, progress)
-    return measure(job, store, made, memory.host_bytes(), memory.device_bytes())
+    peaks = [memory.host_bytes(), memory.device_bytes()]
+    if is_one_of_several():
+        peaks = [largest(peak, made.ground.accelerator.device) for peak in peaks]
+    return measure(job, store, made, *peaks)
+
+
+def run_beside(job: Job) -> None:
+    """Take part in a run that the process of rank 0 records: all its steps and evaluations, and nothing written."""
+    _measure(job, Store(job.folder), lambda step, n_steps, values: None)
 
 
 def measure(
@@ -195,7 +205,7 @@ def measure(
             precision,
         )  # fmt: skip
         if job.keep:
-            save_tuned(tuned, ground.task, spec, tuned_folder(store, spec.key))
+            _save(made, job, tuned_folder(store, spec.key))
     cost = _cost(tuned, ground.task, ground.train_rows, outcome, precision, final=spec.stage == "final")
     cost = replace(cost, peak_memory_bytes=peak_memory_bytes, peak_device_memory_bytes=peak_device_memory_bytes)
     record = Record(
@@ -220,6 +230,18 @@ def _restore(job: Job, store: Store, record: Record, progress: Progress) -> None
             f"with `--keep all`"
         )
     save_tuned(made.tuned, made.ground.task, record.spec, tuned_folder(store, record.spec.key))
+
+
+def _save(made: Trained, job: Job, folder: Path) -> None:
+    """Write the tuned model; where several processes hold a share each, that of rank 0 writes it whole."""
+    tuned = made.tuned
+    if is_one_of_several():
+        values = whole_values(tuned.trained())
+        if not made.ground.accelerator.is_main_process:
+            return
+        tuned = attach(load_for(job.spec, job.trust_remote_code), made.method, job.spec.seed)
+        tuned.load_state(values)
+    save_tuned(tuned, made.ground.task, job.spec, folder)
 
 
 def _keep_answers(

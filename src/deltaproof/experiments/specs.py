@@ -37,6 +37,7 @@ def contestant_spec(
             "precision": facts.precision,
             "device": facts.device.split(":")[0],
             **({"threads": resolved.slots.n_threads} if facts.device == "cpu" else {}),
+            **({"devices_per_run": plan.devices_per_run} if plan.devices_per_run > 1 else {}),  # decides the last bits
             "versions": versions(),
         },
         seed=seed,

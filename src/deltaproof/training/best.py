@@ -1,5 +1,7 @@
 """The checkpoint that is kept: the best on validation, the earliest of equals."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class Best:
         sign = 1 if self.metric.higher_is_better else -1
         if not self.scores or sign * scores[self.metric.name] > sign * self.scores[self.metric.name]:
             self.scores, self.evaluations_since = scores, 0
-            self.values = {name: parameter.detach().to("cpu", copy=True) for name, parameter in trained.items()}
+            self.values = {name: _held(parameter).detach().to("cpu", copy=True) for name, parameter in trained.items()}
         else:
             self.evaluations_since += 1
 
@@ -32,4 +34,10 @@ class Best:
     def put_back(self, trained: dict[str, nn.Parameter]) -> None:
         """Give the trained parameters the values of the best checkpoint, if there was any."""
         for name, value in self.values.items():
-            trained[name].copy_(value)
+            _held(trained[name]).copy_(value)
+
+
+def _held(parameter: Any) -> Tensor:
+    """What this process holds of a parameter: all of it, or its share where several train one model."""
+    found: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return found

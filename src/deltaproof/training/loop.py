@@ -25,6 +25,7 @@ from deltaproof.training.recomputing import check_recomputable, recompute_activa
 from deltaproof.training.resuming import restore, snapshot
 from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
+from deltaproof.training.sharding import ShardedGradient, let_go, shard
 from deltaproof.training.snapshots import Snapshots
 
 __all__ = ["Outcome", "Progress", "Run", "go", "number_of_steps", "train"]
@@ -79,7 +80,7 @@ def go(
         stop_after: with fewer steps than there are, the runs rest in their checkpoints then.
     """
     lead, live = runs[0], list(runs)
-    gradient = BatchGradient(
+    gradient = (ShardedGradient if lead.accelerator.num_processes > 1 else BatchGradient)(
         lead.task, lead.train_rows, lead.tuned.backbone.tokenizer.pad_token_id, lead.accelerator, forward
     )
     batches = training_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, lead.n_steps)
@@ -161,11 +162,14 @@ class Run:
         self.checkpoint, self.progress = checkpoint, progress
         self.n_steps = number_of_steps(len(train_rows), settings)
         self.snapshots = None if snapshots is None else Snapshots(snapshots, self.n_steps)
-        self.trained = tuned.to(accelerator.device).trained()
-        # The model is not given to accelerate: on one device that would only patch its forward pass for autocast.
-        self.optimizer = accelerator.prepare(
-            adamw(self.trained.values(), learning_rate, settings.weight_decay, accelerator.device)
-        )
+        if accelerator.num_processes > 1:
+            self.trained, self.optimizer = shard(tuned, learning_rate, settings.weight_decay, accelerator)
+        else:
+            self.trained = tuned.to(accelerator.device).trained()
+            # The model is not given to accelerate: on one device that would only patch its forward pass for autocast.
+            self.optimizer = accelerator.prepare(
+                adamw(self.trained.values(), learning_rate, settings.weight_decay, accelerator.device)
+            )
         self.micro_batch_size = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
         self.best = Best(task.metrics[0], settings.patience)
         self.outcome = Outcome()
@@ -202,8 +206,9 @@ class Run:
         return step
 
     def seed_draws(self) -> None:
-        """Let what draws without a generator of its own, such as dropout, begin from the seed."""
-        seed_everything(self.seed, "dropout")
+        """Let what draws without a generator of its own, such as dropout, begin from the seed; each process its own."""
+        rank = self.accelerator.process_index
+        seed_everything(self.seed, "dropout", *([rank] if rank else []))
         self.random = random_state(self.accelerator.device)
 
     def step(self, step: int, loss: float, seconds: float = 0.0) -> None:
@@ -297,6 +302,8 @@ class Run:
     def end(self) -> None:
         """Put the best values back and let go of what only training needed."""
         self.best.put_back(self.trained)
+        if self.accelerator.num_processes > 1:
+            let_go(self.tuned)
         self.outcome.validation = self.best.scores
         self.tuned.eval()
         if self.snapshots is not None and not self.outcome.diverged:

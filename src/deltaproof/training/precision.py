@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from deltaproof.errors import ConfigError
+from deltaproof.memory import is_one_of_several
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -20,6 +21,27 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"the device must exist on this machine, got `{name}` ({reason}); try `cpu`") from None
     return device
+
+
+def check_devices(n_devices: int, device: torch.device, precision: str) -> None:
+    """Refuse to spread one training over devices that are not there; a CPU holds any number of processes.
+
+    Raises:
+        ConfigError: there are fewer, or sharding does not work with this device or precision.
+    """
+    if n_devices == 1:
+        return
+    if precision == "fp16":
+        raise ConfigError('`devices_per_run` needs fp32 or bf16, got fp16; set `precision = "fp32"`')
+    if device.type == "cpu":
+        return
+    if device.type != "cuda" or device.index is not None:
+        raise ConfigError(f'`devices_per_run` takes the first devices of `cuda`, got `{device}`; set `device = "cuda"`')
+    if n_devices > torch.cuda.device_count():
+        raise ConfigError(
+            f"`devices_per_run` may be as many devices as there are, got {n_devices} with {torch.cuda.device_count()} "
+            f"here; lower it"
+        )
 
 
 def pick_precision(wanted: str, device: torch.device) -> str:
@@ -39,4 +61,8 @@ def pick_precision(wanted: str, device: torch.device) -> str:
 def accelerator_for(device: torch.device, precision: str) -> Accelerator:
     """A fresh Accelerator; accelerate keeps one per process, which may have been made for another precision."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    if is_one_of_several():
+        from deltaproof.training.sharding import sharding_accelerator
+
+        return sharding_accelerator(device, precision)
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")

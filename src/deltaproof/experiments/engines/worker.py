@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from deltaproof.errors import ConfigError, DeltaproofError
+from deltaproof.experiments.engines.parents import die_with_parent
+from deltaproof.experiments.engines.ranks import devices_per_run, on_ranks
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def work(errand: str | Callable[[Any], Any], request: Any, connection: Connectio
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(surroundings.environment)
-    threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
+    threading.Thread(target=die_with_parent, args=(connection,), daemon=True).start()
     sending = threading.Lock()
 
     def send(*message: Any) -> None:
@@ -63,6 +65,8 @@ def work(errand: str | Callable[[Any], Any], request: Any, connection: Connectio
 def _do(errand: str | Callable[[Any], Any], request: Any, progress: Any) -> Any:
     if not isinstance(errand, str):
         return errand(request)
+    if errand in ("run", "probe") and devices_per_run(request) > 1:
+        return on_ranks(errand, request, progress)
     if errand == "run":
         from deltaproof.experiments.run import run
 
@@ -78,13 +82,6 @@ def _do(errand: str | Callable[[Any], Any], request: Any, progress: Any) -> Any:
     from deltaproof.experiments.inspect import look
 
     return look(request)
-
-
-def _die_with_parent(connection: Connection) -> None:
-    try:
-        connection.recv()  # the parent never sends: this returns when it is gone
-    except (EOFError, OSError):
-        os._exit(1)
 
 
 def _meet_methods(surroundings: Surroundings) -> None:
