@@ -76,6 +76,14 @@ def test_a_tolerance_that_was_asked_for_is_not_called_rounding(run_folder, tmp_p
     assert reason.endswith("at most 0.5 of the largest logit, as asked")
 
 
+def test_an_export_in_fewer_bits_is_entered_beside_the_one_in_full(run_folder, tmp_path):
+    source = of(run_folder, "lora(rank=2)")
+    ship(source, "merged", tmp_path / "whole")
+    ship(source, "merged", tmp_path / "half", dtype="bf16")
+    entered = json.loads((run_folder / "studies" / "gates.json").read_text())["runs"]
+    assert {"export as merged", "export as merged in bf16"} <= {entry["what"] for entry in entered}
+
+
 def test_the_card_and_the_evidence_say_what_was_measured(run_folder, tmp_path):
     source = of(run_folder, "lora(rank=2)")
     ship(source, "merged", tmp_path / "out", licence="apache-2.0")

@@ -116,7 +116,8 @@ def ship(
     trained, before = task, answers_of(tuned, rows)
     scored = None if validation is None else score(tuned, task, tokenizer, validation)
     with neighbour(out) as place:
-        say(f"writing as {to}" + ("" if storage.name == "fp32" else f" in {storage.name}"))
+        form = to if storage.name == "fp32" else f"{to} in {storage.name}"
+        say(f"writing as {form}")
         task = in_units(tuned, trained)
         written = EXPORTS[to](tuned, task, place)
         smaller: list[Gate] = []
@@ -140,7 +141,7 @@ def ship(
         write_json(place / EVIDENCE, facts)
         write_atomically(place / "README.md", card(facts, gates, _licence_of(base)))
         if run is not None:
-            enter_gates(run, f"export as {to}", gates)
+            enter_gates(run, f"export as {form}", gates)
             write_atomically(place / "report.html", page(run.table, with_examples=with_examples))
         folder = _settle(place, out, all_hold(gates), keep_failed, overwrite)
     return Shipped(to, folder, tuple(gates), n_bytes)
