@@ -14,7 +14,9 @@ def gates_table(result: dict[str, Any]) -> Grid | None:
         "A gate asks one question of what is to be shipped and answers it with a number. Where a question does not "
         "arise, the reason is told. A folder is written only where every gate holds."
     )
-    return Grid("Gates", ("Gate", "Holds", "Number", "Threshold", "About"), sections, (0, 1, 4), note)
+    return Grid(
+        "Gates", ("Gate", "Holds", "Number", "Threshold", "About"), sections, (0, 1, 2, 4), note
+    )  # a number with a long unit wraps
 
 
 def _heading(run: dict[str, Any]) -> str:
