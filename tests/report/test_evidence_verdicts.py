@@ -184,6 +184,19 @@ def test_a_study_held_against_another_reference_says_nothing_of_full(found):
     assert found(robustness=study).claim("T4").verdict == "not applicable"
 
 
+def test_searches_alone_leave_the_claim_unmeasured_and_name_what_measures_it(found):
+    """A search keeps labels, too, but the claim is judged on texts that are the same for every model."""
+    study = plant.robustness(FRAGILE, {"lora": plant.around(0.08), "bitfit": plant.around(0.08)})
+    sets = [{**entry, "kind": "search"} for entry in study["sets"]]
+    reason = "no text perturbation that keeps labels was asked for"
+    made = found(robustness={**study, "sets": sets, "overall": None, "at_equal_accuracy_reason": reason}).claim("T4")
+    assert (made.verdict, made.because) == ("cannot tell", "no perturbation that keeps the label was tried")
+    first, *others = made.missing
+    assert first.what.startswith("perturbations that keep the label")
+    assert "--perturbations all" in first.command
+    assert not any("regressed" in missing.what for missing in others), "more seeds would not give it"
+
+
 def test_a_whole_robustness_study_gives_findings_of_every_kind_of_set(found):
     methods = ("full", "lora", "ia3", "head")
     made = found(methods=methods, skills=(0.9, 0.85, 0.8, 0.75), robustness=robustness_study(methods))

@@ -75,6 +75,8 @@ def perturbation(m: Measured) -> Claim:
         "cannot tell": "at equal clean accuracy these runs cannot tell, or methods differ",
         "not applicable": "no method stands beside full fine-tuning",
     }[verdict]
+    if labels and not _keeping(study):
+        words = "no perturbation that keeps the label was tried"
     raw = _raw(study)
     return Claim(STATEMENT, verdict, words + (f"; raw drops: {raw}" if raw else ""), tuple(everything),
                  tuple(_missing(m, study)))  # fmt: skip
@@ -107,10 +109,12 @@ def _matched(m: Measured, study: dict[str, Any], label: str) -> tuple[Span | Non
     against = _against(study["overall"], label)
     if against and against["matched"]:
         return span(against["matched"]["difference"], SHARE), against["matched"]["n_examples"]
-    keeping = [
-        entry for entry in study["sets"] if entry["kind"] == "perturbation" and entry["promise"] == "keeps label"
-    ]
-    return _averaged(m, keeping, label)
+    return _averaged(m, _keeping(study), label)
+
+
+def _keeping(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sets that the claim is judged on: the same texts for every model, which a search's are not."""
+    return [entry for entry in study["sets"] if entry["kind"] == "perturbation" and entry["promise"] == "keeps label"]
 
 
 def _averaged(m: Measured, sets: Sequence[dict[str, Any]], label: str) -> tuple[Span | None, float]:
@@ -174,9 +178,9 @@ def _raw(study: dict[str, Any]) -> str:
 def _missing(m: Measured, study: dict[str, Any]) -> list[Missing]:
     missing = []
     kinds = {entry["kind"] for entry in study["sets"]}
-    if not any(entry["promise"] == "keeps label" for entry in study["sets"]):
+    if not _keeping(study):  # and so no drop to be regressed, however many seeds there are
         missing.append(Missing("perturbations that keep the label", commands.attack(m)))
-    if not study["at_equal_accuracy"]:
+    elif not study["at_equal_accuracy"]:
         why = study.get("at_equal_accuracy_reason") or "too few checkpoints"
         missing.append(Missing(f"the drop regressed on clean accuracy ({why})", commands.more_seeds(m)))
     if "adversarial" not in kinds:
