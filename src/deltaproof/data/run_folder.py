@@ -92,6 +92,16 @@ def read_dataset(folder: Path | str, splits: Sequence[str] = _OPEN_SPLITS) -> Da
     )
 
 
+def carried_files(with_test: bool) -> list[str]:
+    """Names of the files of a folder that `read_dataset` needs, for whoever carries them to another machine.
+
+    Args:
+        with_test: whether the sealed test split goes too; only where a final evaluation will open it.
+    """
+    splits = (*_OPEN_SPLITS, "test") if with_test else _OPEN_SPLITS
+    return ["dataset.json", *(f"{name}.parquet" for name in splits)]
+
+
 def _sealed(folder: Path, n_rows: int, fingerprint: str) -> SealedSplit:
     return SealedSplit(n_rows, fingerprint, _test_path(folder))
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from deltaproof.backbones.source import ALIASES, find_source
 from deltaproof.data.ledger import record_opening
-from deltaproof.data.run_folder import read_dataset
+from deltaproof.data.run_folder import carried_files, read_dataset
 from deltaproof.errors import ConfigError, DeltaproofError, MissingExtraError
 from deltaproof.experiments.engines import node
 from deltaproof.experiments.engines.answers import facts_from, probe_from, record_from, stored
@@ -266,9 +266,8 @@ class RayEngine:
         """What goes with a request. Each file goes into the cluster's object store once, whoever asks for it then."""
         folder = request.folder
         self._folders.add(folder)
-        places = ["data/dataset.json", "data/train.parquet", "data/validation.parquet"]
-        if isinstance(request, Job) and request.spec.stage == "final" and not request.restore:
-            places.append("data/test.parquet")
+        is_final = isinstance(request, Job) and request.spec.stage == "final" and not request.restore
+        places = [f"data/{name}" for name in carried_files(with_test=is_final)]
         files = {place: self._reference(folder / place) for place in places}
         if isinstance(request, Job):  # what an earlier attempt left here, and what a repeated training is held against
             checkpoint = folder / "checkpoints" / request.checkpoint_key
