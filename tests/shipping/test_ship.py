@@ -216,6 +216,12 @@ def test_what_cannot_be_says_why_and_what_can(run_folder, method, to, says, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("to", ["gguf", "onxn"])
+def test_a_form_that_nobody_writes_here_is_refused_before_a_model_is_read(to, tmp_path):
+    with pytest.raises(ConfigError, match=to):
+        ship(tmp_path / "nowhere", to, tmp_path / "out")
+
+
 def test_the_command_prints_the_gates_and_ends_with_3_where_one_fails(run_folder, tmp_path, monkeypatch):
     def call(*options):
         arguments = [

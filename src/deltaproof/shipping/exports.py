@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from deltaproof.backbones.quiet import quiet
-from deltaproof.errors import ConfigError
+from deltaproof.errors import ConfigError, nearest
 from deltaproof.methods.tuned import Tuned
 from deltaproof.saving.peft_adapter import save_peft_adapter
 from deltaproof.saving.transformers_folder import save_model_folder
-from deltaproof.shipping.onnx_graph import export_onnx
+from deltaproof.shipping.onnx_graph import export_onnx, runtime
 from deltaproof.tasks.text import TextTask
 
 
@@ -59,16 +59,6 @@ def onnx(tuned: Tuned, task: TextTask, folder: Path) -> nn.Module:
     return model
 
 
-def gguf(tuned: Tuned, task: TextTask, folder: Path) -> nn.Module:
-    """Not possible from here, and says so."""
-    raise ConfigError(
-        "GGUF needs a converter for the architecture: the maintained one is `convert_hf_to_gguf.py` of llama.cpp, a "
-        "script of that repository and no package, and what it writes can be gated by llama.cpp's own programs alone, "
-        f"got `--to gguf` for a {tuned.backbone.family} classifier; ship `--to merged`, run that script on the folder "
-        "where llama.cpp has this architecture with its head, and compare its answers on your texts"
-    )
-
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """In which a merged model can be stored, by the names of `--dtype`."""
 
@@ -97,5 +87,24 @@ EXPORTS: dict[str, Callable[[Tuned, TextTask, Path], nn.Module]] = {
     "merged": merged,
     "adapter": adapter,
     "onnx": onnx,
-    "gguf": gguf,
 }
+
+
+def check_form(to: str) -> None:
+    """Refuse what cannot be written here, before a model is read.
+
+    Raises:
+        ConfigError: there is no such form, or no maintained package that writes it.
+        MissingExtraError: the form needs an extra that is not installed.
+    """
+    if to == "gguf":
+        raise ConfigError(
+            "GGUF needs a converter for the architecture: the maintained one is `convert_hf_to_gguf.py` of llama.cpp, "
+            "a script of that repository and no package, and what it writes can be gated by llama.cpp's own programs "
+            "alone, got `--to gguf`; ship `--to merged`, run that script on the folder where llama.cpp has this "
+            "architecture with its head, and compare its answers on your texts"
+        )
+    if to not in EXPORTS:
+        raise ConfigError(f"`to` must be one of {', '.join(EXPORTS)}, got `{to}`; {nearest(to, EXPORTS)}")
+    if to == "onnx":
+        runtime()

@@ -36,7 +36,7 @@ def export_onnx(model: nn.Module, backbone: Backbone, task: TextTask, folder: Pa
         MissingExtraError: the extra is not installed.
         ConfigError: torch cannot trace the model.
     """
-    _runtime()
+    runtime()
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in _example(backbone)]
     example = tuple(_example(backbone)[name] for name in names)
     dynamic = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
@@ -73,7 +73,7 @@ def quantize(folder: Path) -> tuple[int, int]:
     Raises:
         BackboneError: onnxruntime cannot quantise it.
     """
-    _runtime()
+    runtime()
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -101,9 +101,9 @@ class OnnxModel:
             MissingExtraError: the extra is not installed.
             BackboneError: onnxruntime cannot read the graph.
         """
-        runtime = _runtime()
+        engine = runtime()
         try:
-            self.session = runtime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+            self.session = engine.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackboneError(
                 f"`{folder / ONNX}` must be an ONNX graph, onnxruntime says: {str(error).splitlines()[0]}"
@@ -122,7 +122,12 @@ class OnnxModel:
         return [self(row)[0] for row in rows]
 
 
-def _runtime() -> Any:
+def runtime() -> Any:
+    """onnxruntime, where the whole extra is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime

@@ -13,7 +13,6 @@ from deltaproof.backbones.source import find_source
 from deltaproof.backbones.tokenizing import load_tokenizer
 from deltaproof.data.run_folder import read_dataset
 from deltaproof.data.split import Split
-from deltaproof.errors import ConfigError, nearest
 from deltaproof.experiments.answer import find_tuned
 from deltaproof.metrics import METRICS
 from deltaproof.records.store import write_atomically, write_json
@@ -23,7 +22,7 @@ from deltaproof.shipping import gates as g
 from deltaproof.shipping.card import card
 from deltaproof.shipping.check import ONNX_ROUNDING, check
 from deltaproof.shipping.evidence import evidence, run_of
-from deltaproof.shipping.exports import EXPORTS, store_in
+from deltaproof.shipping.exports import EXPORTS, check_form, store_in
 from deltaproof.shipping.folders import EVIDENCE, HEADS
 from deltaproof.shipping.gate import Gate, all_hold, failed, not_asked
 from deltaproof.shipping.gate_log import enter_gates
@@ -96,8 +95,7 @@ def ship(
     Raises:
         ConfigError: the form is unknown or does not go with the method, or the folder is there.
     """
-    if to not in EXPORTS:
-        raise ConfigError(f"`to` must be one of {', '.join(EXPORTS)}, got `{to}`; {nearest(to, EXPORTS)}")
+    check_form(to)
     storage = storage_for(to, dtype, quantize, tolerance, score_tolerance)
     source, out = find_tuned(Path(source)), Path(out)
     check_place(out, overwrite)
