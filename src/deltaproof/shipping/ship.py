@@ -95,8 +95,8 @@ def ship(
     Raises:
         ConfigError: the form is unknown or does not go with the method, or the folder is there.
     """
-    check_form(to)
     storage = storage_for(to, dtype, quantize, tolerance, score_tolerance)
+    check_form(to)
     source, out = find_tuned(Path(source)), Path(out)
     check_place(out, overwrite)
     tuned, task, spec = load_tuned(source, base=base)
