@@ -46,6 +46,7 @@ def runs(bert, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_losses_and_scores_of_one(runs):
     one, two = final(runs / "1"), final(runs / "2")
     assert len(one.history) == 4
@@ -60,12 +61,14 @@ def test_two_processes_come_to_the_losses_and_scores_of_one(runs):
     assert two.cost.peak_memory_bytes > 0
 
 
+@pytest.mark.slow
 def test_only_a_training_over_several_devices_says_so_in_its_spec(runs):
     one, two = final(runs / "1").spec, final(runs / "2").spec
     assert "devices_per_run" not in one.training
     assert two.training == {**one.training, "devices_per_run": 2}
 
 
+@pytest.mark.slow
 def test_the_model_that_two_processes_trained_is_saved_whole_and_answers_alike(runs):
     tuned, task, _ = load_tuned(runs / "2" / "tuned" / final(runs / "2").spec.key)
     test = read_dataset(runs / "2" / "data").test.open("a test of what is saved")
@@ -88,6 +91,7 @@ def ranks():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.slow
 def test_a_run_whose_process_is_killed_fails_and_says_which(rank, runs):
     killed = []
 
@@ -103,6 +107,7 @@ def test_a_run_whose_process_is_killed_fails_and_says_which(rank, runs):
     assert not ranks()
 
 
+@pytest.mark.slow
 def test_an_engine_that_stops_leaves_no_process_behind(runs):
     engine, seen = LocalEngine(), []
 
@@ -118,6 +123,7 @@ def test_an_engine_that_stops_leaves_no_process_behind(runs):
     assert not alive
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_kept_is_not_trained_again_over_several_devices(runs):
     with pytest.raises(RecordError, match="compare in a new folder with `--keep all`"):
         LocalEngine().run(replace(a_long_job(runs), restore=True))
