@@ -15,7 +15,7 @@ help:
 	@echo "make demo        full fine-tuning or PEFT, on a small real model and real data; ends with report.html"
 	@echo "make test        the tests"
 	@echo "make check       style, types and import layers"
-	@echo "make check-slow  the evidence that takes minutes: calibration of the verdicts, fifty kills and resumes"
+	@echo "make check-slow  the evidence that takes minutes: calibration of the verdicts, fifty kills and resumes, trainings over two processes"
 	@echo "make check-cluster  the Ray engine on a real cluster of two nodes on this machine (brings ray, 270 MB)"
 	@echo "make bench       one sweep by peft + Trainer and by ours: time, memory, accuracy; BENCH='--contestants 8' sets options"
 	@echo "make clean       remove $(VENV) and caches"

@@ -93,7 +93,11 @@ def test_a_density_is_penalised_once(text):
 
 def test_layers_may_have_penalties_of_their_own():
     tuned = attach(tiny_backbone("bert"), "density_penalty(density_penalty(lora, layers=[0]), layers=[1], strength=2)")
-    Bench().objective(tuned.train()).backward()
+    bench = Bench()
+    bench.objective(tuned.train()).backward()
+    bench.loss(tuned)  # a penalty is given once
+    penalties = [penalty for _, edit in tuned.placed() if (penalty := edit.penalty()) is not None]
+    assert len(penalties) == 2
 
 
 @pytest.mark.parametrize(("text", "message"), [

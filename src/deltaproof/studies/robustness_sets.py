@@ -67,7 +67,7 @@ class Attack:
         for name in self.perturbations:
             if name not in (*ALL, *SEARCHES):
                 known = nearest(name, (*ALL, *SEARCHES))
-                raise ConfigError(f"a perturbation must be a known one, got `{name}`; {known}")
+                raise ConfigError(f"a perturbation must be a known one, got `{name}`; {known}; or all, none, search")
         for name, values, top in (
             ("strengths", self.strengths, 1.0), ("epsilons", self.epsilons, np.inf),
             ("noise_sizes", self.noise_sizes, np.inf),
