@@ -119,6 +119,9 @@ def ground_for(job: Job, store: Store) -> Ground:
     spec, device = job.spec, pick_device(job.device)
     use_threads(spec)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # else every tensor fresh from `torch.empty` is filled with NaN, several percent of a step: that shows code that
+    # reads what nobody wrote, and changes no result
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     accelerator = accelerator_for(device, spec.training["precision"])
     dataset = read_dataset(store.folder / "data")
     task, settings = TextTask.from_json(spec.task), loop_settings(spec)
