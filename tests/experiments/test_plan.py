@@ -7,7 +7,8 @@ import pytest
 import deltaproof
 from deltaproof.errors import ConfigError
 from deltaproof.experiments.budget import Budget, parse_budget
-from deltaproof.experiments.plan import Plan, plan_from, read_plan
+from deltaproof.experiments.plan import Plan, plan_from
+from deltaproof.experiments.plan_file import read_plan
 from deltaproof.training.settings import Training
 
 NEEDED = {"model": "m", "data": "d.csv", "methods": "full,lora"}

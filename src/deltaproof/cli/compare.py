@@ -149,14 +149,16 @@ def run(
 ) -> None:  # fmt: skip
     """One call of `deltaproof.compare`, its result as text or JSON, and its gates as the exit code; then the suites of
     studies that were asked for, which need every tuned model kept, and what they say for and against each claim."""
+    from deltaproof.experiments.compare import compare as run_comparison
+    from deltaproof.experiments.compare import settle
+
+    settled, folder = settle(plan, out, fields)  # before what is loaded below: it has the workers' libraries loaded
+
     from deltaproof.cli.output import emit, emit_table, reporter_for
     from deltaproof.evidence import evidence
     from deltaproof.experiments.announcement import announcement
-    from deltaproof.experiments.compare import compare as run_comparison
-    from deltaproof.experiments.compare import settle
     from deltaproof.report import write_report
 
-    settled, folder = settle(plan, out, fields)
     for name in suites:
         SUITES[name].check(settled)
     if suites:

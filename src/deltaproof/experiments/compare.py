@@ -2,29 +2,29 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deltaproof.errors import ConfigError
 from deltaproof.experiments.engines.choice import engine_named
-from deltaproof.experiments.engines.worker import stop_if_reading
-from deltaproof.experiments.experiment import Experiment
-from deltaproof.experiments.given_rows import keep_rows
-from deltaproof.experiments.kept import point_to_best
-from deltaproof.experiments.plan import Plan, plan_from, read_plan
+from deltaproof.experiments.engines.fork_server import started_early
+from deltaproof.experiments.engines.scripts import stop_if_reading
+from deltaproof.experiments.plan_file import read_plan
 from deltaproof.experiments.reporter import Reporter
-from deltaproof.experiments.resolve import resolve
-from deltaproof.experiments.table import Table, table_from
+
+if TYPE_CHECKING:  # they bring torch, beside which the fork server is to load its own
+    from deltaproof.experiments.plan import Plan
+    from deltaproof.experiments.table import Table
 
 
 def compare(
-    plan: Plan | str | os.PathLike[str] | None = None,
+    plan: "Plan | str | os.PathLike[str] | None" = None,
     /,
     *,
     out: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
     reporter: Reporter | None = None,
     **fields: Any,
-) -> Table:
+) -> "Table":
     """Run every contestant of a plan under one protocol and return the table that answers.
 
     Args:
@@ -41,6 +41,11 @@ def compare(
     """
     stop_if_reading()
     resolved_plan, folder = settle(plan, None if out is None else Path(out), fields)
+    from deltaproof.experiments.experiment import Experiment
+    from deltaproof.experiments.kept import point_to_best
+    from deltaproof.experiments.resolve import resolve
+    from deltaproof.experiments.table import table_from
+
     reporter = reporter or Reporter()
     engine = engine_named(resolved_plan.engine, resolved_plan.address, reporter.say)
     try:
@@ -60,23 +65,29 @@ def compare(
         reporter.close()
 
 
-def settle(plan: Plan | str | os.PathLike[str] | None, out: Path | None, fields: dict[str, Any]) -> tuple[Plan, Path]:
+def settle(
+    plan: "Plan | str | os.PathLike[str] | None", out: Path | None, fields: dict[str, Any]
+) -> "tuple[Plan, Path]":
     """The plan and its run folder, from what `compare` was given; rows in memory become files there."""
-    if isinstance(plan, Plan):
+    if plan is not None and not isinstance(plan, str | os.PathLike):
         if fields:
             raise ConfigError(f"a `Plan` comes alone, got {', '.join(fields)} too; use `plan.replace(…)`")
         return plan, out or default_folder(plan)
     if plan is not None:
         fields = {**read_plan(Path(plan)), **fields}
         out = out or Path("runs") / Path(plan).stem
-    data = fields.get("data")
-    if data is not None and not isinstance(data, str | os.PathLike):
-        out = out or Path("runs") / "experiment"
-        fields = {**fields, "data": keep_rows(data, out)}
-    settled = plan_from(fields)
+    with started_early(fields):
+        from deltaproof.experiments.given_rows import keep_rows
+        from deltaproof.experiments.plan import plan_from
+
+        data = fields.get("data")
+        if data is not None and not isinstance(data, str | os.PathLike):
+            out = out or Path("runs") / "experiment"
+            fields = {**fields, "data": keep_rows(data, out)}
+        settled = plan_from(fields)
     return settled, out or default_folder(settled)
 
 
-def default_folder(plan: Plan) -> Path:
+def default_folder(plan: "Plan") -> Path:
     """`runs/` and the data's name."""
     return Path("runs") / (Path(plan.data).stem.replace(":", "-") or "experiment")

@@ -1,9 +1,7 @@
 """A plan is the whole experiment in a few fields: from TOML, the command line or Python, checked the same way."""
 
 import os
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
@@ -283,16 +281,3 @@ def _fields_of(group: Any, name: str) -> dict[str, Any]:
     if isinstance(group, Mapping):
         return dict(group)
     raise ConfigError(f"`{name}` must hold fields, got {group!r}; write a table `[{name}]` in TOML, a dict in Python")
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """The fields of a TOML plan, not yet checked, so that options can override them."""
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        names = [file.name for file in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        hint = nearest(path.name, names) if names else "check the path"
-        raise ConfigError(f"the plan `{path}` must exist, found nothing; {hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{path}` must be TOML, got {error}; correct that line") from None
-    return fields

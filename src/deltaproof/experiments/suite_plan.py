@@ -11,7 +11,8 @@ import pydantic
 from deltaproof.data.local_copies import below, find_below
 from deltaproof.errors import ConfigError, nearest
 from deltaproof.experiments.budget import Budget
-from deltaproof.experiments.plan import Plan, plan_from, read_plan
+from deltaproof.experiments.plan import Plan, plan_from
+from deltaproof.experiments.plan_file import read_plan
 from deltaproof.settings import Settings
 from deltaproof.training.settings import Training
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from deltaproof.errors import RecordError
-from deltaproof.experiments.engines.worker import stop_if_reading
+from deltaproof.experiments.engines.scripts import stop_if_reading
 from deltaproof.experiments.kept import snapshot_folder
 from deltaproof.experiments.table import table_from
 from deltaproof.experiments.wording import duration

@@ -11,7 +11,6 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,13 @@ from typing import Any
 import psutil
 
 from deltaproof.errors import ConfigError, DeltaproofError
+from deltaproof.experiments.engines import fork_server
 from deltaproof.experiments.engines.answers import facts_from, probe_from, record_from, stored
 from deltaproof.experiments.engines.engine import OnProgress, Stopped, ignore
 from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.engines.worker import Surroundings, work
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
 from deltaproof.records.record import Record
-
-ALLOCATOR = {
-    "MALLOC_TRIM_THRESHOLD_": "1073741824",
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""glibc's allocator gives large blocks back to the system and asks for them anew at every step; so it keeps them."""
 
 MEMORY_SHARE = 0.8
 """Of the free memory that trainings may fill together."""
@@ -46,7 +39,6 @@ class LocalEngine:
         """`told`: what workers are told of the process that started them; of this one when left out."""
         self._surroundings = told or surroundings()
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["deltaproof.experiments.engines.preload"])
         self.open_slots(1)
         self._queue = threading.Lock()
         self._starting = threading.Lock()
@@ -67,8 +59,7 @@ class LocalEngine:
 
     def start(self) -> None:
         """Have the fork server load its libraries while the caller does something else."""
-        with _variables(ALLOCATOR):
-            forkserver.ensure_running()
+        fork_server.start()
 
     def slots(self, device: str, n_workers: int | None) -> Slots:
         return plan_slots(device, n_workers)
@@ -221,15 +212,3 @@ def _main_module_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-@contextlib.contextmanager
-def _variables(wanted: dict[str, str]) -> Iterator[None]:
-    """Environment variables for a process that is about to start; those that the user has set stand."""
-    missing = {key: value for key, value in wanted.items() if key not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for key in missing:
-            del os.environ[key]

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import runpy
 import signal
 import threading
 import traceback
@@ -14,6 +13,7 @@ from typing import Any
 from deltaproof.errors import ConfigError, DeltaproofError
 from deltaproof.experiments.engines.parents import die_with_parent
 from deltaproof.experiments.engines.ranks import devices_per_run, on_ranks
+from deltaproof.experiments.engines.scripts import read_script
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,6 @@ class Surroundings:
     """Path of the main script, where that registered methods."""
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables: the fork server knows those of its own start only."""
-
-
-class DefinitionsRead(BaseException):
-    """Ends a script that a worker reads for its methods, at the point where it would start an experiment."""
-
-
-_is_reading = False
-
-
-def stop_if_reading() -> None:
-    """Called where an experiment starts: a script without a guard for `__main__` comes here in every worker."""
-    if _is_reading:
-        raise DefinitionsRead
 
 
 def work(errand: str | Callable[[Any], Any], request: Any, connection: Connection, surroundings: Surroundings) -> None:
@@ -95,16 +82,4 @@ def _meet_methods(surroundings: Surroundings) -> None:
                 f"put it where `python -c 'import {name}'` finds it"
             ) from None
     if surroundings.script is not None:
-        _read_script(surroundings.script)
-
-
-def _read_script(path: str) -> None:
-    """Run the user's script up to the point where it starts an experiment."""
-    global _is_reading
-    _is_reading = True
-    try:
-        runpy.run_path(path, run_name="__mp_main__")
-    except DefinitionsRead:
-        pass
-    finally:
-        _is_reading = False
+        read_script(surroundings.script)
