@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from deltaproof.backbones import TINY_FAMILIES, Site, tiny_backbone
 from deltaproof.errors import ConfigError
@@ -157,3 +158,21 @@ def test_a_state_of_another_shape_is_refused():
     state = attach(tiny_backbone("bert"), method_from("lora(rank=2)")).state()
     with pytest.raises(ConfigError, match=r"must have the shape \(4, 32\), got \(2, 32\)"):
         attach(tiny_backbone("bert"), method_from("lora(rank=4)")).load_state(state)
+
+
+OTHERWISE = {"rank_stabilised": True, "initial": "bert", "projection_seed": 1}
+
+
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.costless])
+def test_what_is_called_costless_changes_no_operation_and_no_byte(name):
+    bench, plain = Bench("bert"), example(name)
+    fields = {field: OTHERWISE.get(field) or 2 * getattr(plain, field) + 0.01 for field in plain.costless}
+    found = []
+    for method in (plain, plain.replace(**fields)):
+        backbone = bench.backbone()
+        tuned = attach(backbone, method)
+        with FlopCounterMode(display=False) as counter:
+            tuned(**bench.batch(backbone)).logits.sum().backward()
+        bytes_stored = sum(value.nbytes for value in tuned.state().values())
+        found.append((counter.get_total_flops(), tuned.n_trainable, bytes_stored, method.notes(backbone)))
+    assert found[0] == found[1]

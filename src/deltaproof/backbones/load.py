@@ -34,6 +34,7 @@ def load_backbone(
     trust_remote_code: bool = False,
     revision: str | None = None,
     attention: Literal["eager", "sdpa"] | None = None,
+    fingerprint: str | None = None,
 ) -> Backbone:
     """A pretrained model with a head for this task, in fp32, and its tokenizer.
 
@@ -46,6 +47,7 @@ def load_backbone(
         seed: the head's start depends on it and on nothing else.
         trust_remote_code: run Python code that comes with the model.
         attention: `eager` where attention maps must be seen; None leaves the choice to transformers.
+        fingerprint: of the model, where it is known; its files are read once more for it otherwise.
     Raises:
         BackboneError: the model cannot be found, read, or taken apart.
         ConfigError: kind, outputs and labels do not fit each other.
@@ -67,7 +69,8 @@ def load_backbone(
     start_afresh(model, lacked, seed)
     head = head_paths(model, lacked, is_classifier)
     notes = _notes(model, lacked, is_classifier, n_outputs)
-    found = as_backbone(model, tokenizer, name_or_path, head, source.revision, source.fingerprint(), notes)
+    fingerprint = fingerprint or source.fingerprint()
+    found = as_backbone(model, tokenizer, name_or_path, head, source.revision, fingerprint, notes)
     return replace(found, brings_head=is_classifier and not lacked & output_parameters(model, n_outputs))
 
 

@@ -8,20 +8,20 @@ import pyarrow.parquet as pq
 
 from deltaproof.data.split import Split
 from deltaproof.errors import DataError
+from deltaproof.records import arrow
 from deltaproof.records.store import write_atomically
 
 
 def write_split(split: Split, path: Path) -> None:
     """Write a split whole or not at all: columns `id`, `text`, `text_2` (null for single texts), `group`, `target`."""
     targets = np.ascontiguousarray(split.targets, dtype=float)
-    flat = pa.array(targets.ravel())
     table = pa.table(
         {
-            "id": pa.array(split.ids, pa.string()),
-            "text": pa.array([texts[0] for texts in split.texts], pa.string()),
-            "text_2": pa.array([texts[1] if len(texts) > 1 else None for texts in split.texts], pa.string()),
-            "group": pa.array(pa.nulls(len(split)) if split.groups is None else split.groups, pa.string()),
-            "target": pa.FixedSizeListArray.from_arrays(flat, targets.shape[1]),
+            "id": arrow.texts(split.ids),
+            "text": arrow.texts([texts[0] for texts in split.texts]),
+            "text_2": arrow.texts([texts[1] if len(texts) > 1 else None for texts in split.texts]),
+            "group": arrow.texts([None] * len(split) if split.groups is None else split.groups),
+            "target": pa.FixedSizeListArray.from_arrays(arrow.numbers(targets.ravel()), targets.shape[1]),
         }
     )
     sink = pa.BufferOutputStream()

@@ -12,6 +12,9 @@ from deltaproof.evaluation.predict import autocast
 from deltaproof.methods.tuned import Tuned
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
+N_CALLS, N_WARM_UP = 11, 2
+"""Calls that a latency is the median of, and those before them that are not counted."""
+
 
 def flops_per_token(tuned: Tuned, task: TextTask, encoded: Encoded, pad_token_id: int, n_rows: int = 4) -> float:
     """Floating-point operations of forward and backward per token, counted on a few rows of middling length.
@@ -41,7 +44,9 @@ def flops_per_token(tuned: Tuned, task: TextTask, encoded: Encoded, pad_token_id
 
 
 @torch.inference_mode()
-def latency_seconds(model: nn.Module, encoded: Encoded, pad_token_id: int, precision: str, n_calls: int = 20) -> float:
+def latency_seconds(
+    model: nn.Module, encoded: Encoded, pad_token_id: int, precision: str, n_calls: int = N_CALLS
+) -> float:
     """Median time to answer one example, over `n_calls` calls on examples spread over the lengths."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -50,12 +55,12 @@ def latency_seconds(model: nn.Module, encoded: Encoded, pad_token_id: int, preci
     batches = [{key: value.to(device) for key, value in collate(encoded, [row], pad_token_id).items()} for row in rows]
     times = []
     with autocast(device, precision):
-        for batch in [*batches[:2], *batches]:  # the first two warm up
+        for batch in [*batches[:N_WARM_UP], *batches]:
             started = time.perf_counter()
             model(**batch).logits.cpu()
             times.append(time.perf_counter() - started)
     model.train(was_training)
-    return statistics.median(times[2:])
+    return statistics.median(times[N_WARM_UP:])
 
 
 def stored_bytes(tuned: Tuned) -> int:

@@ -1,20 +1,23 @@
 """How long it will take and how much memory, from a few measured steps of each contestant."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deltaproof.errors import ConfigError
+from deltaproof.evaluation.efficiency import N_CALLS, N_WARM_UP
 from deltaproof.experiments.budget import Budget
 from deltaproof.experiments.engines.engine import Engine
 from deltaproof.experiments.jobs import Job, Probe
+from deltaproof.methods.base import cost_fields
+from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store, read_json, write_json
 
 AROUND_A_RUN = 0.3
 """Seconds to start a process, count operations and write a record."""
-LATENCY_CALLS = 44
-"""Single-example calls that a final run times."""
+LATENCY_CALLS = 2 * (N_CALLS + N_WARM_UP)
+"""Single-example calls that a final run times, attached and merged."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ def probe_once(engine: Engine, job: Job) -> Probe:
     """The job's probe, from disk where it stands already.
 
     It is measured once per folder, so that an experiment that goes on keeps the number of trials that its budget
-    gave it.
+    gave it, and once for all contestants that cost the same.
     """
     path = probe_path(job)
-    with Store(job.folder).lock(f"probe-{job.spec.key}"):
+    with Store(job.folder).lock(f"probe-{path.stem}"):
         if path.exists():
             facts = read_json(path)
             return Probe(**{**facts, "notes": tuple(facts["notes"])})
@@ -79,7 +82,14 @@ def probe_once(engine: Engine, job: Job) -> Probe:
 
 
 def probe_path(job: Job) -> Path:
-    return job.folder / "probes" / f"{job.spec.key}.json"
+    return job.folder / "probes" / f"{cost_key(job.spec)}.json"
+
+
+def cost_key(spec: Spec) -> str:
+    """Names all that can decide what a run costs: specs that differ in learning rate, seed or a factor share it."""
+    training = {**spec.training, "learning_rate": 0.0}
+    method = cost_fields(spec.method)
+    return replace(spec, contestant="", method=method, training=training, seed=0, stage="probe", parents=()).key
 
 
 def wall_seconds(estimates: list[Estimate], n_trials: int, n_seeds: int, n_workers: int) -> float:

@@ -19,7 +19,7 @@ from deltaproof.experiments.estimate import (
     wall_seconds,
 )
 from deltaproof.experiments.halving import Rung, rung_for
-from deltaproof.experiments.jobs import Job
+from deltaproof.experiments.jobs import Job, Probe
 from deltaproof.experiments.kept import is_kept, keep_best, to_keep
 from deltaproof.experiments.other_versions import left_out
 from deltaproof.experiments.reporter import Reporter
@@ -55,6 +55,7 @@ class Experiment:
         self.reused: dict[str, list[str]] = {}
         """Contestant to the folders that its runs were taken over from."""
         self.estimates: dict[str, Estimate] = {}
+        self.probes: dict[str, Probe] = {}
         self.n_trials = 0
         self._lock = threading.RLock()
         """Held by whoever of the contestants' threads changes the document or tells the reporter."""
@@ -81,6 +82,7 @@ class Experiment:
     def _probe(self, entry: Entry) -> None:
         probe = probe_once(self.engine, self._job(self._spec(entry, rounded(entry["centre"]), "probe")))
         with self._lock:
+            self.probes[entry["name"]] = probe
             self.estimates[entry["name"]] = estimate_from(probe, self.resolved.rows)
             entry["notes"] = list(probe.notes)
 
@@ -315,7 +317,7 @@ class Experiment:
 
     def _job(self, spec: Spec, keep: bool = False, begins: str | None = None) -> Job:
         snapshots = spec.stage == "final" and self.plan.keep == "snapshots"
-        estimate, facts = self.estimates.get(spec.contestant), self.resolved.facts
+        probe, facts = self.probes.get(spec.contestant, Probe()), self.resolved.facts
         return Job(
             spec,
             self.store.folder,
@@ -324,8 +326,9 @@ class Experiment:
             snapshots=snapshots,
             trust_remote_code=self.plan.trust_remote_code,
             begins=begins,
-            peak_memory_bytes=None if estimate is None else estimate.peak_memory_bytes,
-            peak_device_memory_bytes=None if estimate is None else estimate.peak_device_memory_bytes,
+            peak_memory_bytes=probe.peak_memory_bytes or None,
+            peak_device_memory_bytes=probe.peak_device_memory_bytes,
+            flops_per_token=probe.flops_per_token,
             base_bytes=4 * facts.n_parameters,  # loaded in fp32
         )
 

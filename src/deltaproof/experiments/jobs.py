@@ -27,6 +27,8 @@ class Job:
     peak_memory_bytes: int | None = None
     """What the contestant's probe took; None where that is not known."""
     peak_device_memory_bytes: int | None = None
+    flops_per_token: float | None = None
+    """What the contestant's probe counted; None where that is not known."""
     base_bytes: int = 0
     """Of that, what the model's weights take, which runs side by side hold once."""
 
@@ -77,6 +79,8 @@ class Probe:
     peak_memory_bytes: int = 0
     peak_device_memory_bytes: int | None = None
     n_trainable: int = 0
+    flops_per_token: float | None = None
+    """Operations of a training step per token, of which a run need not count them again."""
     out_of_memory: bool = False
     notes: tuple[str, ...] = ()
 

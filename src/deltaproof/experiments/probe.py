@@ -3,27 +3,32 @@
 import math
 import time
 
+import numpy as np
+
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.data.run_folder import read_dataset
+from deltaproof.evaluation.efficiency import flops_per_token
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.jobs import Job, Probe
 from deltaproof.experiments.run import load_for, loop_settings, use_threads
-from deltaproof.memory import PeakMemory, is_out_of_memory
+from deltaproof.memory import PeakMemory, is_one_of_several, is_out_of_memory
 from deltaproof.methods import method_from
 from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
+from deltaproof.tasks.batches import epoch_batches
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.loop import number_of_steps, steps_between_evaluations, train
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
 
-N_STEPS = 3
+N_STEPS = 2
+"""Ordinary steps that are timed."""
 TINY_RATE = 1e-6
 
 
 def probe(job: Job) -> Probe:
-    """Attach the method, take one step on the longest batch (for memory) and a few on ordinary ones (for time).
+    """Attach the method, take one step on the longest batch (for memory) and two on ordinary ones (for time).
 
     Nothing of it is kept, and the test split stays sealed. A contestant that does not fit into memory is an answer.
     """
@@ -53,18 +58,59 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
     accelerator = accelerator_for(pick_device(job.device), spec.training["precision"])
     longest = rows.take((-rows.lengths).argsort(kind="stable")[: settings.batch_size])
     train(tuned, task, longest, longest.take([0]), _steps(settings, 1), TINY_RATE, spec.seed, accelerator)
-    outcome = train(tuned, task, rows, longest.take([0]), _steps(settings, N_STEPS), TINY_RATE, spec.seed, accelerator)
+    ordinary = rows.take(rows_of_every_length(rows.lengths, settings.batch_size, N_STEPS))
+    outcome = train(
+        tuned, task, ordinary, longest.take([0]), _steps(settings, N_STEPS), TINY_RATE, spec.seed, accelerator
+    )
+    share = tokens_of_a_step(rows.lengths, settings.batch_size) / tokens_of_a_step(
+        ordinary.lengths, settings.batch_size
+    )
+    seconds_per_row = _seconds_per_row(tuned, task, rows, settings, spec)
+    peak, device_peak = memory.host_bytes(), memory.device_bytes()
+    pad_token_id = backbone.tokenizer.pad_token_id
     return Probe(
         load_seconds=load_seconds,
-        step_seconds=outcome.train_seconds / N_STEPS,
-        evaluation_seconds_per_row=_seconds_per_row(tuned, task, rows, settings, spec),
+        step_seconds=outcome.train_seconds / N_STEPS * share,
+        evaluation_seconds_per_row=seconds_per_row,
         n_steps=number_of_steps(len(rows), settings),
         n_evaluations=_number_of_evaluations(len(rows), settings),
-        peak_memory_bytes=memory.host_bytes(),
-        peak_device_memory_bytes=memory.device_bytes(),
+        peak_memory_bytes=peak,
+        peak_device_memory_bytes=device_peak,
         n_trainable=n_trainable,
+        flops_per_token=None if is_one_of_several() else flops_per_token(tuned, task, rows, pad_token_id),
         notes=(*backbone.notes, *method.notes(backbone), *outcome.notes),
     )
+
+
+def rows_of_every_length(lengths: np.ndarray, batch_size: int, n_batches: int) -> np.ndarray:
+    """Rows of batches of like length, as training has them: one from the middle of each equal part of the lengths.
+
+    >>> rows_of_every_length(np.arange(100), 2, 2).tolist()
+    [24, 25, 74, 75]
+    """
+    order = np.argsort(lengths, kind="stable")
+    middles = ((2 * np.arange(n_batches) + 1) * len(order)) // (2 * n_batches)
+    starts = np.clip(middles - batch_size // 2, 0, max(0, len(order) - batch_size))
+    return np.concatenate([order[start : start + batch_size] for start in starts])
+
+
+def tokens_of_a_step(lengths: np.ndarray, batch_size: int) -> float:
+    """Mean over an epoch's batches, padding included: what a few steps took is scaled by it to what a step takes."""
+    batches = epoch_batches(lengths, batch_size, 0, 0)
+    return float(np.mean([len(batch) * lengths[batch].max() for batch in batches]))
+
+
+def rows_of_mean_length(lengths: np.ndarray, n_rows: int) -> np.ndarray:
+    """Neighbours in length whose mean is nearest to that of all: an evaluation has batches of like length, too.
+
+    >>> rows_of_mean_length(np.array([9, 1, 5, 4, 6, 5]), 2).tolist()
+    [2, 5]
+    """
+    order = np.argsort(lengths, kind="stable")
+    n_rows = min(n_rows, len(order))
+    means = np.convolve(lengths[order], np.full(n_rows, 1 / n_rows), "valid")
+    start = int(np.abs(means - lengths.mean()).argmin())
+    return order[start : start + n_rows]
 
 
 def _steps(settings: Training, n_steps: int) -> Training:
@@ -77,8 +123,8 @@ def _number_of_evaluations(n_rows: int, settings: Training) -> int:
 
 
 def _seconds_per_row(tuned: Tuned, task: TextTask, rows: Encoded, settings: Training, spec: Spec) -> float:
-    sample = rows.take(list(range(min(len(rows), 4 * settings.batch_size))))
+    n_rows = 2 * settings.batch_size
+    sample = rows.take(rows_of_mean_length(rows.lengths, n_rows))
     clock = time.perf_counter()
-    tokenizer = tuned.backbone.tokenizer
-    predict(tuned, task, sample, tokenizer.pad_token_id, 2 * settings.batch_size, spec.training["precision"])
+    predict(tuned, task, sample, tuned.backbone.tokenizer.pad_token_id, n_rows, spec.training["precision"])
     return (time.perf_counter() - clock) / len(sample)

@@ -54,6 +54,7 @@ def load_for(spec: Spec, trust_remote_code: bool = False) -> Backbone:
         seed=spec.seed,
         trust_remote_code=trust_remote_code,
         revision=spec.model.get("revision") or None,
+        fingerprint=spec.model["fingerprint"],
     )
 
 
@@ -209,7 +210,10 @@ def measure(
         )  # fmt: skip
         if job.keep:
             _save(made, job, tuned_folder(store, spec.key))
-    cost = _cost(tuned, ground.task, ground.train_rows, outcome, precision, final=spec.stage == "final")
+    per_token = job.flops_per_token
+    if per_token is None:
+        per_token = flops_per_token(tuned, ground.task, ground.train_rows, tuned.backbone.tokenizer.pad_token_id)
+    cost = _cost(tuned, ground.train_rows, outcome, per_token, precision, final=spec.stage == "final")
     cost = replace(cost, peak_memory_bytes=peak_memory_bytes, peak_device_memory_bytes=peak_device_memory_bytes)
     record = Record(
         spec, "done", validation, test_scores, outcome.history, cost, measurements=measurements, notes=notes
@@ -303,7 +307,7 @@ def _final_evaluation(
     return scores, Predictions(test.ids, test.groups, test.targets, outputs)
 
 
-def _cost(tuned: Tuned, task: TextTask, rows: Encoded, outcome: Outcome, precision: str, final: bool) -> Cost:
+def _cost(tuned: Tuned, rows: Encoded, outcome: Outcome, per_token: float, precision: str, final: bool) -> Cost:
     """What the run took; the latencies, which merge the model for good, only after a final evaluation."""
     pad_token_id = tuned.backbone.tokenizer.pad_token_id
     facts: dict[str, Any] = {
@@ -312,7 +316,7 @@ def _cost(tuned: Tuned, task: TextTask, rows: Encoded, outcome: Outcome, precisi
         "reachable_dimension": tuned.reachable_dimension(),
         "train_seconds": outcome.train_seconds,
         "examples_per_second": outcome.examples_seen / max(outcome.train_seconds, 1e-9),
-        "train_flops": flops_per_token(tuned, task, rows, pad_token_id) * outcome.tokens_seen,
+        "train_flops": per_token * outcome.tokens_seen,
         "stored_bytes": stored_bytes(tuned),
     }
     if final:

@@ -44,6 +44,9 @@ class Method(Settings):
     """Whether a field `rank` may exceed the sides of the matrices."""
     positional: ClassVar[tuple[str, ...]] = ()
     """Fields that an expression may give without their names."""
+    costless: ClassVar[tuple[str, ...]] = ()
+    """Fields that change neither operations nor bytes nor `notes`, such as a factor: methods that differ in them alone
+    are measured once."""
 
     def edits(self, backbone: Backbone) -> Iterator[tuple[Site | None, Edit]]:
         """Which edit goes to which site; None stands for the whole model."""
@@ -126,6 +129,23 @@ def expression(name: str, fields: dict[str, Any]) -> str:
     """
     inside = ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in fields.items())
     return f"{name}({inside})" if inside else name
+
+
+def cost_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Of a record's dict what can decide the cost of a run: all fields but the `costless` ones, inside of others too.
+
+    >>> cost_fields({"name": "head"})
+    {'name': 'head'}
+    """
+    name = str(fields.get("name"))
+    left_out = METHODS[name].costless if name in METHODS else ()
+    return {key: _cost_field(value) for key, value in fields.items() if key not in left_out}
+
+
+def _cost_field(value: Any) -> Any:
+    if isinstance(value, dict):
+        return cost_fields(value)
+    return [_cost_field(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _build(name: str, arguments: list[Any], fields: dict[str, Any]) -> Method:

@@ -28,6 +28,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class BottleneckMethod(Method):
     """The settings that every adapter with a bottleneck has."""
 
+    costless = ("scale", "initial")
+
     bottleneck: int | None = pydantic.Field(default=None, ge=1)
     """Width D of the bottleneck; that of the model divided by `reduction` when left out."""
     reduction: int = pydantic.Field(default=16, ge=1)

@@ -203,6 +203,8 @@ class DensityPenalty(Wrapper):
     )
     positional = ("inner",)
 
+    costless = ("strength", "epsilon", "beta")
+
     strength: float = pydantic.Field(default=1.0, ge=0)
     """Weight lambda of the penalty."""
     surrogate: Literal["rational", "tanh"] = "rational"

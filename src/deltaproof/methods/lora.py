@@ -57,6 +57,8 @@ class LoRA(LinearMethod):
     where = "every linear layer of `roles`; a fused weight gets factors of its own for each role"
     differences = "on all linear layers instead of queries and values alone, after later findings; no bias is trained"
 
+    costless = ("alpha", "rank_stabilised")
+
     rank: int = pydantic.Field(default=8, ge=1)
     """Rank r of the update."""
     alpha: float = pydantic.Field(default=16.0, gt=0)

@@ -65,6 +65,8 @@ class SSF(LinearMethod):
 
     takes_roles = (*LINEAR_ROLES, "norm", "head")
 
+    costless = ("spread",)
+
     roles: tuple[str, ...] = (*LINEAR_ROLES, "norm")
     """Roles whose outputs are scaled and shifted."""
     shift: bool = True

@@ -117,6 +117,8 @@ class VeRA(LinearMethod):
     )
     takes_any_rank = True
 
+    costless = ("d_initial", "projection_seed")
+
     rank: int = pydantic.Field(default=256, ge=1)
     """Rank r of the random pair; it may exceed the layers' width."""
     d_initial: float = pydantic.Field(default=0.1, gt=0)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deltaproof.errors import RecordError
+from deltaproof.records import arrow
 from deltaproof.records.record import Predictions, Record
 
 
@@ -55,12 +56,12 @@ def _plain(value: Any) -> Any:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write answers as Parquet, whole or not at all."""
     columns = {
-        "id": pa.array(predictions.ids, pa.string()),
-        "target": pa.array(list(predictions.targets.astype(float)), pa.list_(pa.float64())),
-        "output": pa.array(list(predictions.outputs.astype(float)), pa.list_(pa.float64())),
+        "id": arrow.texts(predictions.ids),
+        "target": arrow.rows(predictions.targets),
+        "output": arrow.rows(predictions.outputs),
     }
     if predictions.groups is not None:
-        columns["group"] = pa.array(predictions.groups, pa.string())
+        columns["group"] = arrow.texts(predictions.groups)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     write_atomically(path, sink.getvalue().to_pybytes())
