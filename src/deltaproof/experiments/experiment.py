@@ -188,7 +188,8 @@ class Experiment:
 
     def _tune(self, entry: Entry) -> list[Record]:
         """Choose the learning rate on validation, each contestant with the same number of trials."""
-        rates = [rounded(rate) for rate in self.plan.learning_rates or first_rates(entry["centre"], self.n_trials)]
+        first = first_rates(entry["centre"], min(self.n_trials, self.plan.first_trials))
+        rates = [rounded(rate) for rate in self.plan.learning_rates or first]
         if self.n_trials == 0:
             entry["learning_rate"] = rates[0]
             return []

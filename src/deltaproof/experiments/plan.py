@@ -78,6 +78,10 @@ class Plan(Settings):
     """Drives everything random."""
     trials: int = pydantic.Field(default=4, ge=1)
     """Tuning runs per contestant, over learning rates, judged on validation."""
+    first_trials: int = pydantic.Field(default=3, ge=1, le=3)
+    """Of these, how many are tried at first, side by side; the others follow from their scores. With 2 the first are
+    the rate where the method's family works and the next above it; the third lies below the lower or above the upper,
+    whichever is better."""
     tuning: Literal["grid", "halving"] = "grid"
     """`grid` trains every trial to its end; `halving` stops trials part of the way that can no longer win."""
     tuning_risk: float = pydantic.Field(default=0.05, gt=0, lt=0.5)

@@ -6,13 +6,13 @@ FACTOR = math.sqrt(10)
 """Between neighbours of the grid. A rate that is half a step off costs little; the grid is to find the right order."""
 
 
-def first_rates(centre: float, n_trials: int) -> list[float]:
-    """The learning rates tried first: up to three around the centre.
+def first_rates(centre: float, n_rates: int) -> list[float]:
+    """The learning rates tried first: three around the centre, or fewer from it upwards.
 
-    >>> [f"{rate:.0e}" for rate in first_rates(1e-3, 4)]
+    >>> [f"{rate:.0e}" for rate in first_rates(1e-3, 3)]
     ['3e-04', '1e-03', '3e-03']
     """
-    return {1: [centre], 2: [centre, centre * FACTOR]}.get(n_trials, [centre / FACTOR, centre, centre * FACTOR])
+    return {1: [centre], 2: [centre, centre * FACTOR]}.get(n_rates, [centre / FACTOR, centre, centre * FACTOR])
 
 
 def next_rate(scores: dict[float, float]) -> float:
