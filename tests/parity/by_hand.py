@@ -8,6 +8,7 @@ from transformers import get_scheduler
 from deltaproof.seeding import seed_everything
 from deltaproof.tasks.batches import epoch_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
+from deltaproof.training.quick import Quick
 
 WORDS = [
     "the", "a", "good", "bad", "film", "story", "dog", "fox", "quick", "lazy", "text", "function", "numbers", "actors",
@@ -30,7 +31,8 @@ def encoded(tokenizer, n_rows: int, seed: int = 0) -> Encoded:
 def train_by_hand(model, rows: Encoded, pad_token_id: int, *, learning_rate, batch_size, n_epochs, seed) -> list[float]:
     """The loop as one writes it with peft: AdamW, linear warm-up and decay of transformers, clipping at 1; the losses.
 
-    Only the order of the rows is ours, and that the scheduler moves one step ahead, so that no step is at rate 0.
+    Ours are the order of the rows, the masks of dropout, and that the scheduler moves one step ahead, so that no step
+    is at rate 0.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     is_matrix = {name: p.dim() >= 2 and "ia3_l" not in name for name, p in trained}  # peft keeps gains as (d, 1)
@@ -45,9 +47,9 @@ def train_by_hand(model, rows: Encoded, pad_token_id: int, *, learning_rate, bat
     for step, batch in enumerate(batches):
         if step < n_warmup:
             schedule.step()
-        loss = F.cross_entropy(
-            model.train()(**collate(rows, batch, pad_token_id)).logits, torch.tensor(rows.targets[batch, 0]).long()
-        )
+        with Quick():
+            logits = model.train()(**collate(rows, batch, pad_token_id)).logits
+        loss = F.cross_entropy(logits, torch.tensor(rows.targets[batch, 0]).long())
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*decayed, *plain], 1.0)
         optimizer.step()

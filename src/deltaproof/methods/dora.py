@@ -19,6 +19,8 @@ class Decomposed(LowRank):
     As the paper proposes (sec. 4.3), the lengths are held constant in the backward pass.
     """
 
+    adds_factors = False  # A and B are its direction alone
+
     def __init__(self, site: Site, rank: int, scale: float, dropout: float) -> None:
         super().__init__(site, rank, scale, dropout)
         self.magnitude = nn.Parameter(torch.empty(site.d_out))

@@ -118,6 +118,9 @@ class WeightEdit(Edit):
         """A (r, d_in) and B (d_out, r) with delta = B A, scale included, for an edit that has that form."""
         return None
 
+    adds_factors: ClassVar[bool] = False
+    """Whether the contribution is x A^T B^T of `factors` and no more, but for dropout."""
+
     changes_input: ClassVar[bool] = False
     """Whether the edit can be had by changing the site's input, which saves a second product with W."""
 

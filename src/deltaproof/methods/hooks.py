@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from deltaproof.backbones.sites import Site, bias_of, weight_of
 from deltaproof.methods.edits import BranchEdit, Context, Edit, OutputEdit, WeightEdit
+from deltaproof.methods.low_rank import add_low_rank
 
 Placed = list[tuple[Site, Edit]]
 ModuleOf = Callable[[Site], nn.Module]
@@ -26,7 +27,7 @@ def hook_up(module: nn.Module, here: Placed, context: Context, module_of: Module
     if len(leaving) == 1 and isinstance(leaving[0][1], WeightEdit) and leaving[0][1].changes_input:
         handles.append(module.register_forward_pre_hook(_input_hook(leaving[0][1])))
     elif leaving:
-        handles.append(module.register_forward_hook(_output_hook(leaving, taps, context)))
+        handles.append(module.register_forward_hook(OutputHook(leaving, taps, context)))
     return handles
 
 
@@ -67,30 +68,48 @@ def _branch_in_hook(edits: list[BranchEdit], taps: dict[BranchEdit, Tap], contex
     return hook
 
 
-def _output_hook(here: Placed, taps: dict[BranchEdit, Tap], context: Context) -> Callable[..., Any]:
+class OutputHook:
     """Changes of weights and branches see the site's frozen input and output and add up; output edits follow."""
-    here = sorted(here, key=lambda placed: isinstance(placed[1], OutputEdit))  # stable
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+    def __init__(self, here: Placed, taps: dict[BranchEdit, Tap], context: Context) -> None:
+        self.here = sorted(here, key=lambda placed: isinstance(placed[1], OutputEdit))  # stable
+        self.taps, self.context = taps, context
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
         frozen, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         changed = frozen
-        for site, edit in here:
+        for site, edit in self.here:
             rows = slice(*site.rows) if site.rows else slice(None)
             if isinstance(edit, OutputEdit) and site.rows is None:
-                changed = edit(changed, context).to(frozen.dtype)
+                changed = edit(changed, self.context).to(frozen.dtype)
                 continue
             if isinstance(edit, WeightEdit):
-                change = _contribution(module, site, edit, inputs[0], frozen[..., rows])
+                read = _in_its_precision(module, site, edit, inputs[0], frozen[..., rows])
+                if site.rows is None and (factors := added_factors(edit)) is not None:
+                    changed = add_low_rank(changed, read[0], [factors])
+                    continue
+                change = edit.contribution(*read)
             elif isinstance(edit, BranchEdit):
-                change = _branch(edit, taps[edit].take() if edit in taps else frozen[..., rows], context)
+                x = self.taps[edit].take() if edit in self.taps else frozen[..., rows]
+                change = _branch(edit, x, self.context)
             else:
                 before = changed[..., rows]
-                change = edit(before, context).to(frozen.dtype) - before
+                change = edit(before, self.context).to(frozen.dtype) - before
             change = change.to(frozen.dtype)
             changed = changed + (change if site.rows is None else _embed(change, site.rows, frozen.shape[-1]))
         return changed if rest is None else (changed, *rest)
 
-    return hook
+    def alone(self) -> Edit | None:
+        """The edit that acts here on the whole output, where it is the only one."""
+        site, edit = self.here[0]
+        return edit if len(self.here) == 1 and site.rows is None else None
+
+
+def added_factors(edit: Edit | None) -> tuple[Tensor, Tensor] | None:
+    """A and B of an edit that adds x A^T B^T to its site's output, and nothing else."""
+    if isinstance(edit, WeightEdit) and edit.adds_factors and not edit.draws:
+        return edit.factors()
+    return None
 
 
 def _branch(edit: BranchEdit, x: Tensor, context: Context) -> Tensor:
@@ -98,14 +117,17 @@ def _branch(edit: BranchEdit, x: Tensor, context: Context) -> Tensor:
     return edit.branch(x if torch.is_autocast_enabled(x.device.type) else x.to(_dtype(edit, x)), context)
 
 
-def _contribution(module: nn.Module, site: Site, edit: WeightEdit, x: Tensor, output: Tensor) -> Tensor:
-    """The edit's contribution, reckoned in the precision of its parameters unless autocast takes care of that."""
+def _in_its_precision(
+    module: nn.Module, site: Site, edit: WeightEdit, x: Tensor, output: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What an edit reads, its site's input, output, weight and bias, in the precision of its parameters unless autocast
+    takes care of that."""
     weight, bias = weight_of(module, site), bias_of(module, site)
     if not torch.is_autocast_enabled(x.device.type):
         dtype = _dtype(edit, x)
         x, output, weight = x.to(dtype), output.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    return edit.contribution(x, output, weight, bias)
+    return x, output, weight, bias
 
 
 def _dtype(edit: Edit, x: Tensor) -> torch.dtype:

@@ -18,6 +18,8 @@ from deltaproof.methods.edits import Edit, WeightEdit
 class LowRank(WeightEdit):
     """delta = s B A with A (rank, d_in), B (d_out, rank) and B = 0 at the start."""
 
+    adds_factors = True
+
     def __init__(self, site: Site, rank: int, scale: float, dropout: float) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.empty(rank, site.d_in))

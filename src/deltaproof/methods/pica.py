@@ -29,6 +29,8 @@ class InPrincipalSpan(WeightEdit):
     update acts on the directions of the input that the weight amplifies most.
     """
 
+    adds_factors = True
+
     def __init__(self, site: Site, m: nn.Parameter, save_projection: bool) -> None:
         super().__init__()
         rank = m.shape[1]

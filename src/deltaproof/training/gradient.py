@@ -1,6 +1,7 @@
 """The gradient of one batch, in as few micro-batches as memory allows, for one run or for several side by side."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from deltaproof.memory import free_cached, is_out_of_memory
 from deltaproof.methods.tuned import Tuned
 from deltaproof.tasks.text import Encoded, TextTask, collate
+from deltaproof.training.quick import Quick
 
 if TYPE_CHECKING:
     from deltaproof.training.loop import Run
@@ -44,7 +46,9 @@ class Alone:
 
     def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
         (run,) = runs
-        yield runs, [run.tuned(**batch).logits]
+        with Quick() if run.accelerator.device.type == "cpu" else nullcontext():
+            logits = run.tuned(**batch).logits
+        yield runs, [logits]
 
     def put_down(self, runs: "Sequence[Run]") -> None:
         (run,) = runs

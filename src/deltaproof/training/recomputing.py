@@ -1,11 +1,15 @@
 """Gradient checkpointing: activations are thrown away and reckoned again in the backward pass."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.errors import ConfigError
 from deltaproof.methods.context import Context
 from deltaproof.methods.tuned import Tuned
+from deltaproof.training.quick import Quick
 
 
 def check_recomputable(tuned: Tuned) -> None:
@@ -21,6 +25,18 @@ def check_recomputable(tuned: Tuned) -> None:
         )
 
 
+def _contexts(context: Context | None) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For `checkpoint(context_fn=…)`: what is computed again draws as it drew."""
+    once, again = (nullcontext(), nullcontext()) if context is None else context.recomputation()
+    return once, _both(again, Quick()) if Quick.n_entered else again
+
+
+@contextmanager
+def _both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
+    with first, second:
+        yield
+
+
 def recompute_activations(backbone: Backbone, context: Context | None = None) -> None:
     """Keep only what enters each layer: less memory, about a third more time, the same gradients.
 
@@ -30,9 +46,7 @@ def recompute_activations(backbone: Backbone, context: Context | None = None) ->
         ConfigError: the model does not offer it.
     """
     model: Any = backbone.model
-    options: dict[str, Any] = {"use_reentrant": False}
-    if context is not None:
-        options["context_fn"] = context.recomputation
+    options: dict[str, Any] = {"use_reentrant": False, "context_fn": partial(_contexts, context)}
     try:
         if hasattr(model, "activation_checkpointing_enable"):  # the newer name
             model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)

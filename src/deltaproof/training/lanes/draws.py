@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from deltaproof.training.attention import written_out
+from deltaproof.training.dropping import draw_mask
 from deltaproof.training.gradient import random_state, set_random_state
-from deltaproof.training.lanes.masked import dropped, masked_attention
+from deltaproof.training.lanes.masked import dropped
 from deltaproof.training.lanes.rows import Rows
+from deltaproof.training.quick import quick
 
 State = dict[str, Tensor]
 SHARED = -1
@@ -92,7 +95,7 @@ class Draws(TorchFunctionMode):
                 return self._dropout(*args, **kwargs)
             if func is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
                 return self._attention(*args, **kwargs)
-        return func(*args, **kwargs)
+        return quick(func, args, kwargs) if self.device.type == "cpu" else func(*args, **kwargs)
 
     def _dropout(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0:
@@ -127,10 +130,9 @@ class Draws(TorchFunctionMode):
     @torch.no_grad()
     def _mask(x: Tensor, p: float) -> Tensor:
         """What one lane alone would draw here: scaled where the device's own dropout scales the mask, else boolean."""
-        ones = torch.ones_like(x)
         if x.is_cuda:  # one kernel draws, masks and scales there, the scale in fp32
-            return torch.native_dropout(ones, p, True)[1]
-        return F.dropout(ones, p, True)
+            return torch.native_dropout(torch.ones_like(x), p, True)[1]
+        return draw_mask(x.shape, p, x)
 
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
@@ -150,7 +152,7 @@ class Draws(TorchFunctionMode):
         for stream, n_lanes in streams:
             q, k, v, mask = self.rows.part((query, key, value, attn_mask), n, done, done + n_lanes)
             if query.device.type == "cpu":
-                parts.append(masked_attention(q, k, v, mask, masks[stream], n_lanes, is_causal, **options))
+                parts.append(written_out(q, k, v, mask, masks[stream], is_causal, **options))
             else:
                 parts += self._from(masks[stream], n_lanes, (q, k, v, mask), dropout_p, is_causal, options)
             done += n_lanes

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from deltaproof.methods.attention import is_edited
+from deltaproof.methods.edits import Edit
+from deltaproof.methods.hooks import OutputHook, added_factors
+from deltaproof.methods.low_rank import add_low_rank
 from deltaproof.training.lanes.draws import Draws
 
 
@@ -92,8 +95,18 @@ class Switch:
                 part = part if found is None else found
             return part
 
-        has_hooks = any(self.own[lane]._forward_hooks for lane in lanes if lane in self.own)
-        return self._each(lanes, output, changed) if has_hooks else output
+        if not any(self.own[lane]._forward_hooks for lane in lanes if lane in self.own):
+            return output
+        factors = [added_factors(self._edit_alone(lane)) for lane in lanes]
+        known = [each for each in factors if each is not None]
+        if len(known) == len(lanes) > 1 and isinstance(output, Tensor):
+            return add_low_rank(output, inputs[0], known)
+        return self._each(lanes, output, changed)
+
+    def _edit_alone(self, lane: int) -> Edit | None:
+        """What a lane has here, where that is one edit of the output."""
+        hooks = list(self.own[lane]._forward_hooks.values()) if lane in self.own else []
+        return hooks[0].alone() if len(hooks) == 1 and isinstance(hooks[0], OutputHook) else None
 
     def _each(self, lanes: tuple[int, ...], value: Any, change: Callable[[nn.Module, Any, int], Any]) -> Any:
         """Each lane's part of a value, changed by its hooks, as one again."""
