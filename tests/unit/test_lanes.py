@@ -259,10 +259,12 @@ def test_a_run_that_lanes_would_lead_astray_is_found_before_the_first_step():
     assert set(trial.strays) >= {0, 1}
 
 
-def test_a_trial_times_each_way_and_changes_nothing():
+@pytest.mark.parametrize(("clear_gain", "tried"), [(float("inf"), {3, 1}), (0.0, {3})])
+def test_a_trial_times_each_way_until_one_is_clearly_faster_and_changes_nothing(clear_gain, tried, monkeypatch):
+    monkeypatch.setattr("deltaproof.training.lanes.trial.CLEAR_GAIN", clear_gain)
     side, other = Side(three("lora")), Side(three("lora"))
     trial = try_lanes(Lanes(side.base, side.tuned), side.runs, np.arange(8), (3, 1), 1)
-    assert trial.seconds.keys() == {3, 1}
+    assert trial.seconds.keys() == tried
     assert trial.gain == trial.alone_seconds / min(trial.seconds.values())
     assert_alike(side.together(), other.together(), tolerance=1e-12)
 

@@ -24,10 +24,10 @@ from deltaproof.training.precision import pick_device
 WORTH = 1.05
 """Lanes that are hardly faster than runs alone are not taken where there is a choice: alone, a run's peak memory is its
 own, and a crash takes nobody along."""
-N_ROUNDS = 2
-"""How often a step is timed each way."""
+N_ROUNDS = 1
+"""How often a step is timed each way: once, as the gradients that are compared before have warmed both up."""
 SIZES = (1, 4)
-"""How many lanes in one pass are tried, beside all of them."""
+"""How many lanes in one pass are tried where all of them gain little."""
 NOTE = "trained in lanes beside others: its seconds are its share of the time, its memory that of its probe, alone"
 
 LaneProgress = Callable[[str, int, int, dict[str, float]], None]

@@ -17,6 +17,9 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 """Of a lane's gradient against that of the same run alone, the norm of the difference relative to the norm. Sums in
 another order move fp32 by about 1e-6; a map that saw other rows, or another mask, moves it by far more."""
 
+CLEAR_GAIN = 1.2
+"""Times as fast as alone: who is, is taken without another try."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -46,8 +49,9 @@ def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequen
     Args:
         runs: not begun yet.
         rows: of the batch.
-        sizes: how many lanes in one pass are tried; the first is the one whose gradients are compared.
-        n_rounds: how often each way is timed, in turns.
+        sizes: how many lanes in one pass are tried, until one is clearly faster than runs alone; the first is the one
+            whose gradients are compared.
+        n_rounds: how often each of them is timed, in turns with the runs alone.
     """
     lead, before = runs[0], lanes.side_by_side
     pad_token_id = lead.tuned.backbone.tokenizer.pad_token_id
@@ -62,22 +66,28 @@ def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequen
     tolerance = TOLERANCE[lead.precision]
     strays = [at for at, pair in enumerate(zip(got, wanted, strict=True)) if not _agree(*pair, tolerance)]
     del wanted, got
-    ways: dict[int, list[tuple[BatchGradient, Sequence[Run]]]]
-    ways = {0: [(alone, [run]) for run in runs], **{size: [(together, runs)] for size in sizes}}
-    seconds: dict[int, list[float]] = {size: [] for size in ways}
-    for _ in range(n_rounds):
-        for size, way in ways.items():
-            lanes.side_by_side = max(1, size)
-            started = time.perf_counter()
-            for take, some in way:
-                _take(some, take, rows)
-            seconds[size].append((time.perf_counter() - started) / len(runs))
+
+    def timed(ways: list[tuple[BatchGradient, Sequence[Run]]]) -> float:
+        started = time.perf_counter()
+        for take, some in ways:
+            _take(some, take, rows)
+        return (time.perf_counter() - started) / len(runs)
+
+    alone_seconds: list[float] = []
+    seconds: dict[int, float] = {}
+    for size in sizes if n_rounds else ():
+        lanes.side_by_side, times = size, []
+        for _ in range(n_rounds):
+            alone_seconds.append(timed([(alone, [run]) for run in runs]))
+            times.append(timed([(together, runs)]))
+        seconds[size] = median(times)
+        if median(alone_seconds) >= CLEAR_GAIN * seconds[size]:
+            break
     for run in runs:
         run.tuned.zero_grad(set_to_none=True)
         run.outcome.examples_seen = run.outcome.tokens_seen = 0
     lanes.side_by_side = before
-    found = {size: median(times) for size, times in seconds.items() if times}
-    return Trial(tuple(strays), found.pop(0, 0.0), found)
+    return Trial(tuple(strays), median(alone_seconds) if alone_seconds else 0.0, seconds)
 
 
 def _take(runs: Sequence[Run], gradient: BatchGradient, rows: np.ndarray) -> None:
