@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from deltaproof.errors import RecordError
@@ -102,22 +103,28 @@ class Experiment:
             return [future.result() for future in futures]
 
     def measure(self) -> None:
-        """Baselines, then each contestant: tuned, then run at every seed."""
+        """Baselines, and beside them each contestant: tuned, then run at every seed."""
         self._note_other_versions()
         self._write()
-        for name in BASELINES if self.plan.baselines else ():
-            spec = baseline_spec(self.resolved, name)
-            measure_baseline(spec, self.resolved.dataset, self.store)
-            self.document["baselines"].append({"name": name, "key": spec.key})
         looks = planned_looks(self.plan.seeds, self.plan.looks, self.plan.alpha)
+        parts: list[Callable[[], None]] = [self._measure_baselines]
         if len(looks) == 1:
-            self._side_by_side(self._measure_contestant, self.document["contestants"])
+            parts += [partial(self._measure_contestant, entry) for entry in self.document["contestants"]]
         else:
-            self._measure_in_looks(looks)
+            parts.append(partial(self._measure_in_looks, looks))
+        self._side_by_side(lambda measure: measure(), parts)
         seconds = sum(entry["measured"]["seconds"] for entry in self.document["contestants"])
         self.document["measured_seconds"] = seconds / self.document["workers"]
         self.document["finished"] = now()
         self._write()
+
+    def _measure_baselines(self) -> None:
+        """In this process, which waits for its workers otherwise."""
+        for name in BASELINES if self.plan.baselines else ():
+            spec = baseline_spec(self.resolved, name)
+            measure_baseline(spec, self.resolved.dataset, self.store)
+            with self._lock:
+                self.document["baselines"].append({"name": name, "key": spec.key})
 
     def _measure_contestant(self, entry: Entry) -> None:
         trials = self._tune(entry)
@@ -334,5 +341,6 @@ class Experiment:
         )
 
     def _write(self) -> None:
-        self.document["data"]["openings"] = len(self.resolved.dataset.test.openings())
-        write_document(self.store, self.document)
+        with self._lock:
+            self.document["data"]["openings"] = len(self.resolved.dataset.test.openings())
+            write_document(self.store, self.document)
