@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from deltaproof.methods.low_rank import add_low_rank
 
@@ -69,3 +70,15 @@ def test_without_autocast_it_is_reckoned_in_the_precision_of_the_factors():
     half = given[0].detach().bfloat16()
     wide = half.float() + (plain(*given) - given[0])
     assert (quick(half, *given[1:]).float() - wide).abs().max() <= 0.02 * wide.abs().max()
+
+
+def test_without_gradients_it_answers_alike_and_forward_derivatives_pass():
+    given = tensors(2, (2, 3))
+    with_gradients = quick(*given)
+    with torch.no_grad():
+        assert torch.equal(quick(*given), with_gradients)
+        with forward_ad.dual_level():
+            along = forward_ad.make_dual(given[1], torch.ones_like(given[1]))
+            slope = forward_ad.unpack_dual(quick(given[0], along, *given[2:])).tangent
+    further = plain(given[0], given[1] + 1, *given[2:])
+    torch.testing.assert_close(slope, further - plain(*given))

@@ -24,12 +24,25 @@ def add_low_rank(output: Tensor, x: Tensor, factors: Sequence[Factors]) -> Tenso
         x: (lanes * rows, …, d_in).
         factors: of each lane; ranks may differ.
     """
-    if torch.is_autocast_enabled(x.device.type) or x.dtype == output.dtype:
-        added: Tensor = _AddLowRank.apply(output, x, *(a for a, _ in factors), *(b for _, b in factors))  # type: ignore[no-untyped-call]
+    if not torch.is_autocast_enabled(x.device.type) and x.dtype != output.dtype:
+        # reckoned in the precision of the factors where nobody asks for another
+        parts = [F.linear(F.linear(rows, a), b) for rows, (a, b) in zip(x.chunk(len(factors)), factors, strict=True)]
+        return output + torch.cat(parts).to(output.dtype)
+    downs, ups = zip(*factors, strict=True)
+    if torch.is_grad_enabled():
+        added: Tensor = _AddLowRank.apply(output, x, *downs, *ups)  # type: ignore[no-untyped-call]
         return added
-    # reckoned in the precision of the factors where nobody asks for another
-    parts = [F.linear(F.linear(rows, a), b) for rows, (a, b) in zip(x.chunk(len(factors)), factors, strict=True)]
-    return output + torch.cat(parts).to(output.dtype)
+    return _added(output, x, downs, ups)[0]  # plain operations, of which torch knows the forward derivatives too
+
+
+def _added(output: Tensor, x: Tensor, a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The result, and what its gradients need: x by lanes, x A^T, and A and B^T of all lanes as one tensor each."""
+    with torch.autocast(output.device.type, enabled=False):
+        rows = x.reshape(len(a), -1, x.shape[-1]).to(output.dtype)
+        down, up = _stacked(a, output.dtype), _stacked([each.T for each in b], output.dtype)
+        hidden = torch.bmm(rows, down.mT)
+        added = torch.baddbmm(output.reshape(len(a), -1, output.shape[-1]), hidden, up)
+    return added.view(output.shape), rows, hidden, down, up
 
 
 class _AddLowRank(torch.autograd.Function):
@@ -38,14 +51,10 @@ class _AddLowRank(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, x: Tensor, *factors: Tensor) -> Tensor:
         n = len(factors) // 2
-        with torch.autocast(output.device.type, enabled=False):
-            rows = x.reshape(n, -1, x.shape[-1]).to(output.dtype)
-            down, up = _stacked(factors[:n], output.dtype), _stacked([b.T for b in factors[n:]], output.dtype)
-            hidden = torch.bmm(rows, down.mT)
-            added = torch.baddbmm(output.reshape(n, -1, output.shape[-1]), hidden, up)
-        ctx.save_for_backward(rows, hidden, down, up)
+        added, *read = _added(output, x, factors[:n], factors[n:])
+        ctx.save_for_backward(*read)
         ctx.x, ctx.ranks, ctx.dtypes = (x.shape, x.dtype), [len(a) for a in factors[:n]], [f.dtype for f in factors]
-        return added.view(output.shape)
+        return added
 
     @staticmethod
     @once_differentiable
