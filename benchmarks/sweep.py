@@ -1,20 +1,25 @@
 """One sweep of LoRA contestants by `peft` + `Trainer` and by ours: time, memory, accuracy, distance to the floor.
 
     python benchmarks/sweep.py                              # four contestants, made-up texts, every way
-    python benchmarks/sweep.py --data reviews.csv --contestants 8 --rows 2000 --rounds 5 --precision bf16
-    python benchmarks/sweep.py --ways trainer,lanes --json sweep.json
+    python benchmarks/sweep.py --data reviews.csv --contestants 8 --rows 2000 --rounds 3 --precision bf16
+    python benchmarks/sweep.py --ways trainer,lanes --contestants 2 --seeds 10    # are the accuracies equal?
+    python benchmarks/sweep.py --rates 5e-4,1e-3,2e-3,4e-3 --ways trainer,lanes,halved
 
 Ways:
     trainer           `peft` + `transformers.Trainer` one after another: documented defaults, dynamic padding
-    trainer_tuned     the same with batches of like length, one thread, and the allocator settings that ours has
+    trainer_tuned     the same with batches of like length, pinned threads, and the allocator settings that ours has
+    trainer_compiled  `trainer_tuned` with torch.compile
     trainer_two       `trainer_tuned` in two processes of one thread each
     local             `deltaproof compare`, each run a process of its own, two side by side
     lanes             `deltaproof compare --engine lanes`
+    halved            `lanes` with `--tuning halving`; needs several rates
 
 Every way loads the model, trains each contestant to the end with an evaluation per epoch and scores the test rows; ours
-also does what an experiment does beside that: probes, latencies, records. Ways run in turns, each in a process of its
-own; printed are medians over the rounds, and of the ratios within a round. Memory is the peak of the proportional set
-size of the process and its children. Look at the load that is printed: on a busy machine no time means anything.
+also does what an experiment does beside that: probes, latencies, records. With several rates, peft's ways train each
+contestant with each of them to the end and take the best on validation; ours try them as `compare` does, and train the
+best once more for the result. Ways run in turns, each in a process of its own; printed are medians over the rounds, and
+of the ratios within a round. Memory is the peak of the proportional set size of the process and its children. Look at
+the load that is printed: on a busy machine no time means anything.
 """
 
 import argparse
@@ -34,11 +39,12 @@ from typing import Any
 
 import psutil
 
-RATE = 1e-3
 RANKS = (8, 4, 16, 2, 8, 4, 16, 2)
-ALPHAS = (16, 16, 16, 16, 8, 8, 8, 8)
+ALPHAS = (16, 16, 16, 16, 24, 24, 24, 24)
 TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-WAYS = ("trainer", "trainer_tuned", "trainer_two", "local", "lanes")
+WAYS = ("trainer", "trainer_tuned", "trainer_compiled", "trainer_two", "local", "lanes", "halved")
+PLAIN = ("trainer", "trainer_tuned", "trainer_two", "local", "lanes")
+OURS = ("local", "lanes", "halved")
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824",
              "MALLOC_TOP_PAD_": "67108864"}  # fmt: skip
 
@@ -80,8 +86,8 @@ def prepare(folder: Path, data: Path | None, n_rows: int) -> None:
             csv.writer(file).writerows([("text", "label"), *part])
 
 
-def by_trainer(options: argparse.Namespace, is_tuned: bool, which: list[int]) -> list[float]:
-    """Test accuracies of some contestants, one after another, as the guides of both libraries have it."""
+def by_trainer(options: argparse.Namespace, way: str, which: list[int]) -> list[list[float]]:
+    """Test accuracies of some contestants, by seed, one after another, as the guides of both libraries have it."""
     import numpy as np
     import peft
     import torch
@@ -96,8 +102,7 @@ def by_trainer(options: argparse.Namespace, is_tuned: bool, which: list[int]) ->
 
     from deltaproof.backbones.source import find_source
 
-    if is_tuned:
-        torch.set_num_threads(1)
+    is_tuned = way != "trainer"
     folder = find_source(options.model, None).folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     files = {name: str(options.folder / f"{name}.csv") for name in ("train", "validation", "test")}
@@ -107,15 +112,15 @@ def by_trainer(options: argparse.Namespace, is_tuned: bool, which: list[int]) ->
         lambda row: {**tokenizer(row["text"], truncation=True, max_length=256), "labels": names.index(row["label"])},
         remove_columns=["text", "label"],
     )
-    accuracies = []
-    for number in which:
-        rank, alpha = contestants(options.contestants)[number]
-        torch.manual_seed(0)
+
+    def trained(rank: int, alpha: int, rate: float, seed: int) -> tuple[float, float]:
+        """Accuracies on validation and test."""
+        torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(names))
         config = peft.LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=alpha, target_modules=TARGETS)
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(dir=options.folder),
-            learning_rate=RATE,
+            learning_rate=rate,
             per_device_train_batch_size=options.batch_size,
             per_device_eval_batch_size=2 * options.batch_size,
             num_train_epochs=options.epochs,
@@ -126,44 +131,55 @@ def by_trainer(options: argparse.Namespace, is_tuned: bool, which: list[int]) ->
             report_to="none",
             disable_tqdm=True,
             use_cpu=True,
+            seed=seed,
             bf16=options.precision == "bf16",
+            torch_compile=way == "trainer_compiled",
             train_sampling_strategy="group_by_length" if is_tuned else "random",
         )
         trainer = Trainer(
             peft.get_peft_model(model, config), arguments, train_dataset=data["train"],
             eval_dataset=data["validation"], data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=lambda found: {"accuracy": (np.argmax(found.predictions, -1) == found.label_ids).mean()},
         )  # fmt: skip
         trainer.train()
-        found = trainer.predict(data["test"])
-        accuracies.append(float((np.argmax(found.predictions, -1) == found.label_ids).mean()))
-    return accuracies
+        validation = [entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
+        return validation[-1], trainer.predict(data["test"]).metrics["test_accuracy"]
+
+    return [
+        [max(trained(*contestants(options.contestants)[number], rate, seed) for rate in options.rates)[1]
+         for seed in range(options.seeds)]
+        for number in which
+    ]  # fmt: skip
 
 
-def by_two(options: argparse.Namespace) -> list[float]:
+def by_two(options: argparse.Namespace) -> list[list[float]]:
     """`trainer_tuned`, every other contestant in each of two processes."""
     halves = [range(at, options.contestants, 2) for at in (0, 1)]
-    running = [start(options, "trainer_tuned", [str(at) for at in half]) for half in halves]
+    running = [start(options, "trainer_tuned", [str(at) for at in half], n_threads=1) for half in halves]
     found = [json.loads(process.communicate()[0].splitlines()[-1])["accuracies"] for process in running]
     return [found[at % 2][at // 2] for at in range(options.contestants)]
 
 
-def by_ours(options: argparse.Namespace, engine: str) -> dict[str, Any]:
+def by_ours(options: argparse.Namespace, way: str) -> dict[str, Any]:
     import deltaproof
     from deltaproof.methods.lora import LoRA
     from deltaproof.records.store import Store
 
-    out = options.folder / f"{engine}-{os.getpid()}"
+    out = options.folder / f"{way}-{os.getpid()}"
     methods = [LoRA(rank=rank, alpha=alpha).label for rank, alpha in contestants(options.contestants)]
     files = {name: str(options.folder / f"{name}.csv") for name in ("validation", "test")}
     deltaproof.compare(
-        model=options.model, data=str(options.folder / "train.csv"), **files, methods=methods, learning_rates=(RATE,),
-        seeds=1, baselines=False, epochs=options.epochs, batch_size=options.batch_size, precision=options.precision,
-        engine=engine, device="cpu", workers=2, keep="none", out=out,
+        model=options.model, data=str(options.folder / "train.csv"), **files, methods=methods,
+        learning_rates=options.rates, seeds=options.seeds, baselines=False, epochs=options.epochs,
+        batch_size=options.batch_size, precision=options.precision, engine="local" if way == "local" else "lanes",
+        tuning="halving" if way == "halved" else "grid", device="cpu", workers=2, keep="none", out=out,
     )  # fmt: skip
-    records = {record.spec.contestant: record for record in Store(out).records() if record.spec.stage == "final"}
-    costs = [record.cost for record in records.values()]
+    every = list(Store(out).records())
+    records = {(record.spec.contestant, record.spec.seed): record for record in every if record.spec.stage == "final"}
+    costs = [record.cost for record in every if record.status == "done"]
+    seeds = sorted({seed for _, seed in records})
     return {
-        "accuracies": [records[name].test["accuracy"] for name in methods],
+        "accuracies": [[records[name, seed].test["accuracy"] for seed in seeds] for name in methods],
         "training_flops": sum(cost.train_flops for cost in costs),
         "training_seconds": sum(cost.train_seconds for cost in costs),
         "lanes": [record.environment["lanes"] for record in records.values() if "lanes" in record.environment][:1],
@@ -173,24 +189,29 @@ def by_ours(options: argparse.Namespace, engine: str) -> dict[str, Any]:
 def one_way(options: argparse.Namespace) -> None:
     """What the process of one way does; its last line is what was found."""
     started = time.perf_counter()
-    if options.one in ("local", "lanes"):
+    if options.one in OURS:
         found = by_ours(options, options.one)
     elif options.one == "trainer_two":
         found = {"accuracies": by_two(options)}
     else:
         which = [int(at) for at in options.which or range(options.contestants)]
-        found = {"accuracies": by_trainer(options, options.one == "trainer_tuned", which)}
+        found = {"accuracies": by_trainer(options, options.one, which)}
     print("\n" + json.dumps({"seconds": time.perf_counter() - started, **found}))
 
 
-def start(options: argparse.Namespace, way: str, which: list[str] | None = None) -> "subprocess.Popen[str]":
+def start(
+    options: argparse.Namespace, way: str, which: list[str] | None = None, n_threads: int | None = None
+) -> "subprocess.Popen[str]":
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if way == "trainer":
         environment.pop("OMP_NUM_THREADS", None)
     else:
-        environment |= {"OMP_NUM_THREADS": "1", **ALLOCATOR}
+        is_pinned = way in ("trainer_tuned", "trainer_compiled")
+        n_threads = n_threads or (options.threads if is_pinned else 1)
+        environment |= {"OMP_NUM_THREADS": str(n_threads), **ALLOCATOR}
     given = [f"--{name}={getattr(options, name)}" for name in
-             ("contestants", "epochs", "batch_size", "precision", "model", "folder")]  # fmt: skip
+             ("contestants", "epochs", "batch_size", "precision", "model", "folder", "seeds", "threads")]  # fmt: skip
+    given.append(f"--rates={','.join(map(str, options.rates))}")
     command = [sys.executable, __file__, *(each.replace("batch_size", "batch-size") for each in given), f"--one={way}"]
     command += ["--which", *which] if which else []
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
@@ -221,7 +242,7 @@ def measured(options: argparse.Namespace, way: str) -> dict[str, Any]:
 
 
 def peak_flops_per_second(precision: str) -> float:
-    """What this machine's matrix products reach, one thread for each of two processes taken together at best."""
+    """What matrix products reach on one core."""
     import torch
 
     torch.set_num_threads(1)
@@ -232,11 +253,22 @@ def peak_flops_per_second(precision: str) -> float:
         started = time.perf_counter()
         a @ b
         times.append(time.perf_counter() - started)
-    return 2 * 2 * 2048 * 384 * 1536 / min(times)
+    return 2 * 2048 * 384 * 1536 / median(times)
 
 
 def spread(values: list[float]) -> str:
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def difference(ours: list[list[float]], theirs: list[list[float]]) -> str:
+    """Mean difference of accuracies over seeds, contestants averaged, with a 95 % interval (Welch)."""
+    from scipy import stats
+
+    one, other = ([sum(by_seed) / len(by_seed) for by_seed in zip(*each, strict=True)] for each in (ours, theirs))
+    found = stats.ttest_ind(one, other, equal_var=False)
+    low, high = found.confidence_interval()
+    mean = sum(one) / len(one) - sum(other) / len(other)
+    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) over {len(one)} seeds a side"
 
 
 def main() -> None:
@@ -248,7 +280,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--ways", default=",".join(PLAIN), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--rates", type=lambda text: [float(rate) for rate in text.split(",")], default=[1e-3],
+                        help="learning rates, with commas; with several, each contestant tries them")  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of trainer_tuned and trainer_compiled")
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -278,12 +314,15 @@ def sweep(options: argparse.Namespace, ways: list[str]) -> None:
     print(f"{'way':15}{'seconds':>9}  {first + ' / way':27}{'peak GB':>8}  {'accuracy':26}load")
     for way, runs in found.items():
         ratios = [base["seconds"] / run["seconds"] for base, run in zip(found[first], runs, strict=True)]
-        accuracies = [accuracy for run in runs for accuracy in run["accuracies"]]
+        accuracies = [accuracy for run in runs for by_seed in run["accuracies"] for accuracy in by_seed]
         print(f"{way:15}{median(run['seconds'] for run in runs):9.1f}  {spread(ratios):27}"
               f"{max(run['peak_bytes'] for run in runs) / 1e9:8.2f}  {spread(accuracies):26}"
               f"{max(run['load'] for run in runs):.1f}")  # fmt: skip
+    if options.seeds > 1:
+        for way in ways[1:]:
+            print(f"{way} - {first}: {difference(found[way][0]['accuracies'], found[first][0]['accuracies'])}")
     peak = peak_flops_per_second(options.precision)
-    for way in ("local", "lanes"):
+    for way in OURS:
         for run in found.get(way, [])[:1]:
             floor = run["training_flops"] / peak
             print(f"{way}: {run['training_flops']:.3g} FLOPs of matrix products in training would take {floor:.1f} s "
@@ -293,7 +332,8 @@ def sweep(options: argparse.Namespace, ways: list[str]) -> None:
                 print(f"{way}: {lanes['lanes']} lanes, {lanes['side_by_side']} in one pass; a step measured "
                       f"{lanes['gain']:.2f} times as fast as alone")  # fmt: skip
     if options.json:
-        made = {name: getattr(options, name) for name in ("contestants", "rows", "epochs", "batch_size", "precision")}
+        named = ("contestants", "rows", "epochs", "batch_size", "precision", "rates", "seeds", "threads")
+        made = {name: getattr(options, name) for name in named}
         options.json.write_text(json.dumps({"made": made, "ways": found}, indent=1) + "\n", encoding="utf-8")
 
 
