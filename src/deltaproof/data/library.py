@@ -2,9 +2,11 @@
 
 import ast
 import hashlib
+import os
 import re
 import textwrap
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +45,10 @@ def shuffled(text: str) -> bytes:
 
 def library_files(root: Path) -> list[Path]:
     """Source files of the library at `root`, in a shuffled order that depends on their names only."""
-    files = [path for path in root.rglob("*.py") if not _NOT_LIBRARY & set(path.relative_to(root).parts)]
+    files = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if name not in _NOT_LIBRARY]  # not walked through at all
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(files, key=lambda path: shuffled(path.relative_to(root).as_posix()))
 
 
@@ -60,9 +65,17 @@ def functions_of(root: Path, path: Path) -> list[Function]:
     except (SyntaxError, ValueError):
         return []
     place = path.relative_to(root).as_posix()
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    found = [function for node in nodes if (function := _function(place, node, lines)) is not None]
+    found = [function for node in _definitions(tree) if (function := _function(place, node, lines)) is not None]
     return sorted(found, key=lambda function: function.key)[:MOST_PER_FILE]
+
+
+def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Functions defined within. `ast.walk` would look into every expression, where none can be, in twice the time."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, field, ()):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield child
+            yield from _definitions(child)
 
 
 def _function(place: str, node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> Function | None:
