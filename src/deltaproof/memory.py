@@ -31,6 +31,38 @@ def free_cached(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def free_device_bytes(device: torch.device) -> float | None:
+    """What is free on an accelerator; None for the host, and where nobody can say."""
+    return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+
+class KeptForGradient:
+    """While it is entered, counts what forward passes keep for their gradients beside the model's parameters."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._held = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self._sizes: dict[int, int] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+
+    def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._held:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # an output that a node keeps of itself would hold the node for ever
+
+    def __enter__(self) -> "KeptForGradient":
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of tensors that lie in the same memory, once."""
+        return sum(self._sizes.values())
+
+
 class PeakMemory:
     """Peak memory of this process since the meter was made, minus what it held then.
 
@@ -48,6 +80,11 @@ class PeakMemory:
 
     def host_bytes(self) -> int:
         return max(0, self._peak() - self.before)
+
+    def held_bytes(self) -> int:
+        """Host memory that is held now, minus what was held at the start."""
+        now: int = psutil.Process().memory_info().rss
+        return max(0, now - self.before)
 
     def device_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None

@@ -22,6 +22,10 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Trainings side by side. \\[default: one per core on a CPU, up to 4]"),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="What trainings may fill together: `4GB`. \\[default: 80 % of what is free]"),
+]
 DevicesPerRun = Annotated[
     int | None,
     typer.Option("--devices-per-run", min=1, help="Spread each training of `full` over so many. \\[default: 1]"),

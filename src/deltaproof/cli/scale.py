@@ -39,6 +39,7 @@ def scale(
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
+    memory: o.Memory = None,
     engine: o.Engine = None,
     address: o.Address = None,
     json: o.Json = False,
@@ -67,7 +68,7 @@ def scale(
         "model": model, "data": data, "text": text, "label": label, "validation": validation, "test": test,
         "methods": methods, "max_length": max_length, "metric": metric, "margin": margin, "seeds": seeds,
         "trials": trials, "epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device,
-        "workers": workers, "engine": engine, "address": address,
+        "workers": workers, "memory": memory, "engine": engine, "address": address,
     }  # fmt: skip
     fields = {key: value for key, value in given.items() if value is not None}
     if plan is None:

@@ -45,6 +45,7 @@ def suite(
     seed: o.Seed = None,
     device: o.Device = None,
     workers: o.Workers = None,
+    memory: o.Memory = None,
     engine: o.Engine = None,
     address: o.Address = None,
     json: o.Json = False,
@@ -68,7 +69,7 @@ def suite(
         "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
         "max_length": max_length, "margin": margin, "seeds": seeds, "looks": looks, "trials": trials, "tuning": tuning,
         "epochs": epochs, "batch_size": batch_size, "precision": precision, "seed": seed, "device": device,
-        "workers": workers, "engine": engine, "address": address,
+        "workers": workers, "memory": memory, "engine": engine, "address": address,
     }  # fmt: skip
     overrides = {key: value for key, value in given.items() if value is not None}
     folder = out or Path("runs") / plan.stem

@@ -47,7 +47,7 @@ def compare(
     from deltaproof.experiments.table import table_from
 
     reporter = reporter or Reporter()
-    engine = engine_named(resolved_plan.engine, resolved_plan.address, reporter.say)
+    engine = engine_named(resolved_plan.engine, resolved_plan.address, reporter.say, resolved_plan.memory)
     try:
         engine.start()
         experiment = Experiment(resolve(resolved_plan, folder, engine, reporter), engine, reporter)

@@ -9,7 +9,7 @@ from deltaproof.experiments.resolve import Resolved
 from deltaproof.records.store import Store
 
 Document = dict[str, Any]
-PLACES = ("engine", "address", "reuse")
+PLACES = ("engine", "address", "memory", "reuse")
 """Fields of a plan that say where its runs take place or stand already, and decide nothing else."""
 
 

@@ -10,6 +10,7 @@ from deltaproof.evaluation.efficiency import N_CALLS, N_WARM_UP
 from deltaproof.experiments.budget import Budget
 from deltaproof.experiments.engines.engine import Engine
 from deltaproof.experiments.jobs import Job, Probe
+from deltaproof.experiments.memory_plan import alone_bytes
 from deltaproof.methods.base import cost_fields
 from deltaproof.records.spec import Spec
 from deltaproof.records.store import Store, read_json, write_json
@@ -58,7 +59,7 @@ def estimate_from(probe: Probe, rows: Rows) -> Estimate:
     return Estimate(
         trial_seconds=trial,
         final_seconds=final,
-        peak_memory_bytes=probe.peak_memory_bytes,
+        peak_memory_bytes=alone_bytes(probe),
         peak_device_memory_bytes=probe.peak_device_memory_bytes,
         n_trainable=probe.n_trainable,
         fits=not probe.out_of_memory,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from deltaproof.errors import RecordError
+from deltaproof.errors import ConfigError, RecordError
+from deltaproof.experiments import wording
 from deltaproof.experiments.baselines import BASELINES, measure_baseline
 from deltaproof.experiments.document import new_document, now, trials_before, write_document
 from deltaproof.experiments.engines.engine import Engine
@@ -22,6 +23,7 @@ from deltaproof.experiments.estimate import (
 from deltaproof.experiments.halving import Rung, rung_for
 from deltaproof.experiments.jobs import Job, Probe
 from deltaproof.experiments.kept import is_kept, keep_best, to_keep
+from deltaproof.experiments.memory_plan import MARGIN
 from deltaproof.experiments.other_versions import left_out
 from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.resolve import Resolved
@@ -68,6 +70,7 @@ class Experiment:
         self.reporter.say(f"measuring a few steps of {', '.join(entry['name'] for entry in entries)}")
         self._side_by_side(self._probe, entries)
         estimates, n_seeds = [self.estimates[entry["name"]] for entry in entries], self.plan.seeds
+        self._check_memory(estimates)
         n_workers = self.engine.workers_in_memory(largest_peak_bytes(estimates), self.resolved.slots.n_workers)
         self.engine.open_slots(n_workers)
         n_trials = trials_before(self.store, self.document) or trials_in_budget(
@@ -79,6 +82,27 @@ class Experiment:
         self.document["plan"]["trials"] = n_trials
         self.document["workers"], self.document["threads"] = n_workers, self.resolved.slots.n_threads
         self.document["estimated_seconds"] = wall_seconds(estimates, self.n_trials, n_seeds, n_workers)
+
+    def _check_memory(self, estimates: list[Estimate]) -> None:
+        """Say which contestants do not fit even alone; where that was to be kept to, nothing is trained."""
+        limit, room = self.plan.memory, self.engine.memory_bytes()
+        names = [entry["name"] for entry in self.document["contestants"]]
+        found = [
+            (name, each.peak_memory_bytes)
+            for name, each in zip(names, estimates, strict=True)
+            if each.fits and each.peak_memory_bytes > room
+        ]
+        if not found:
+            return
+        named = ", ".join(f"{name} needs about {wording.size(peak)}" for name, peak in found)
+        enough = wording.size(1.01 * MARGIN * max(peak for _, peak in found))
+        if limit is not None:
+            raise ConfigError(
+                f"`memory` must hold one training of each contestant, with {MARGIN - 1:.0%} to spare, got "
+                f"{wording.size(limit)} where {wording.size(room * MARGIN)} can be had: {named}; give {enough}, take a "
+                f"smaller `batch_size` or `max_length`, or leave it out of `methods`"
+            )
+        self.reporter.say(f"{wording.size(room)} of memory can be had: {named}, and may not come to an end")
 
     def _probe(self, entry: Entry) -> None:
         probe = probe_once(self.engine, self._job(self._spec(entry, rounded(entry["centre"]), "probe")))
@@ -325,7 +349,7 @@ class Experiment:
 
     def _job(self, spec: Spec, keep: bool = False, begins: str | None = None) -> Job:
         snapshots = spec.stage == "final" and self.plan.keep == "snapshots"
-        probe, facts = self.probes.get(spec.contestant, Probe()), self.resolved.facts
+        facts = self.resolved.facts
         return Job(
             spec,
             self.store.folder,
@@ -334,9 +358,7 @@ class Experiment:
             snapshots=snapshots,
             trust_remote_code=self.plan.trust_remote_code,
             begins=begins,
-            peak_memory_bytes=probe.peak_memory_bytes or None,
-            peak_device_memory_bytes=probe.peak_device_memory_bytes,
-            flops_per_token=probe.flops_per_token,
+            probe=self.probes.get(spec.contestant),
             base_bytes=4 * facts.n_parameters,  # loaded in fp32
         )
 

@@ -8,6 +8,30 @@ from deltaproof.records.spec import Spec
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A few measured steps of one contestant, from which time and memory are estimated."""
+
+    load_seconds: float = 0.0
+    step_seconds: float = 0.0
+    evaluation_seconds_per_row: float = 0.0
+    n_steps: int = 0
+    """Optimiser steps of a whole run."""
+    n_evaluations: int = 0
+    """Times that a whole run scores the validation split."""
+    peak_memory_bytes: int = 0
+    peak_device_memory_bytes: int | None = None
+    loaded_bytes: int = 0
+    """Of the host's peak, what stood there before the first step: model, data, libraries."""
+    kept_bytes: int = 0
+    """What the longest batch keeps from its forward pass for its gradient, where the run takes place."""
+    n_trainable: int = 0
+    flops_per_token: float | None = None
+    """Operations of a training step per token, of which a run need not count them again."""
+    out_of_memory: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Job:
     """A run or a probe of one contestant: a spec and where to run it."""
 
@@ -24,13 +48,10 @@ class Job:
     trust_remote_code: bool = False
     begins: str | None = None
     """Key of the run that this one, a trial's way to its rung, is the beginning of: it leaves its checkpoint there."""
-    peak_memory_bytes: int | None = None
-    """What the contestant's probe took; None where that is not known."""
-    peak_device_memory_bytes: int | None = None
-    flops_per_token: float | None = None
-    """What the contestant's probe counted; None where that is not known."""
+    probe: Probe | None = None
+    """Of the contestant; None where there was none."""
     base_bytes: int = 0
-    """Of that, what the model's weights take, which runs side by side hold once."""
+    """What the model's weights take."""
 
     @property
     def checkpoint_key(self) -> str:
@@ -45,6 +66,8 @@ class LaneRequest:
     jobs: tuple[Job, ...]
     side_by_side: int | None = None
     """How many go through the model in one pass; None: what a few measured steps find the fastest."""
+    memory_bytes: float = float("inf")
+    """Host memory that they may fill together."""
     may_decline: bool = False
     """Whether all may be left to be run alone if that is about as fast."""
 
@@ -63,26 +86,6 @@ class LaneReport:
     """How many times faster a step was in lanes, measured before the start; None where it was not."""
     peak_memory_bytes: int | None = None
     peak_device_memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A few measured steps of one contestant, from which time and memory are estimated."""
-
-    load_seconds: float = 0.0
-    step_seconds: float = 0.0
-    evaluation_seconds_per_row: float = 0.0
-    n_steps: int = 0
-    """Optimiser steps of a whole run."""
-    n_evaluations: int = 0
-    """Times that a whole run scores the validation split."""
-    peak_memory_bytes: int = 0
-    peak_device_memory_bytes: int | None = None
-    n_trainable: int = 0
-    flops_per_token: float | None = None
-    """Operations of a training step per token, of which a run need not count them again."""
-    out_of_memory: bool = False
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
 """Runs in lanes: several jobs of one model, data set and seed, trained side by side over one copy of the base."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from deltaproof.backbones.sharing import move_together, own, sharing_copy
 from deltaproof.experiments.environment import environment
-from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
+from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest, Probe
+from deltaproof.experiments.memory_plan import most_in_one_pass, predicted_bytes
 from deltaproof.experiments.run import Ground, Trained, attached, before_attaching, ground_for, measure, run_on
-from deltaproof.memory import PeakMemory
+from deltaproof.memory import PeakMemory, free_device_bytes
+from deltaproof.methods.edits import ModelEdit, WeightEdit
+from deltaproof.methods.tuned import Tuned
 from deltaproof.records.record import Measurements
 from deltaproof.records.store import Store
 from deltaproof.training.lanes.together import Lanes, why_alone
@@ -27,7 +31,7 @@ own, and a crash takes nobody along."""
 N_ROUNDS = 1
 """How often a step is timed each way: once, as the gradients that are compared before have warmed both up."""
 SIZES = (1, 4)
-"""How many lanes in one pass are tried where all of them gain little."""
+"""How many lanes in one pass are tried where as many as memory holds gain little."""
 NOTE = "trained in lanes beside others: its seconds are its share of the time, its memory that of its probe, alone"
 
 LaneProgress = Callable[[str, int, int, dict[str, float]], None]
@@ -58,12 +62,14 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
         if len(jobs) < 2:
             return LaneReport(tuple((job.spec.key, "it is the only one") for job in jobs))
         memory = PeakMemory(pick_device(jobs[0].device))
+        device_bytes = free_device_bytes(pick_device(jobs[0].device))
         ground = ground_for(jobs[0], store)
         lanes, alone = _ready(jobs, ground, store, progress)
         if len(lanes) < 2:
             return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in lanes)))
-        together = Lanes(ground.backbone, [lane.run.tuned for lane in lanes], request.side_by_side)
-        trial = _tried(together, lanes, request)
+        most = most_in_one_pass([lane.job for lane in lanes], request.memory_bytes, device_bytes)
+        together = Lanes(ground.backbone, [lane.run.tuned for lane in lanes], min(most, request.side_by_side or most))
+        trial = _tried(together, lanes, request, most)
         alone += [(lanes[at].job.spec.key, "its gradient in lanes is not its own") for at in trial.strays]
         fit = [lane for at, lane in enumerate(lanes) if at not in trial.strays]
         gain = trial.gain if trial.seconds else None
@@ -72,7 +78,12 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
             return LaneReport(tuple(alone), gain=gain)
         if trial.seconds:
             together.side_by_side = trial.side_by_side
-        facts = {"lanes": len(fit), "side_by_side": together.side_by_side, "gain": gain}
+        facts = {
+            "lanes": len(fit),
+            "side_by_side": together.side_by_side,
+            "gain": gain,
+            "predicted_memory_bytes": predicted_bytes([lane.job for lane in fit], together.side_by_side),
+        }
         finish = _Finish(ground, store, fit, facts, memory, (time.perf_counter() - clock) / len(fit))
         _train(together, fit, finish)
         return LaneReport(
@@ -109,16 +120,16 @@ def _ready(
     return lanes, alone
 
 
-def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest) -> Trial:
-    """A batch of middling length, both ways; timed where it is open how many go through in one pass."""
+def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest, most: int) -> Trial:
+    """A batch of middling length, both ways; timed where it is open how many go through in one pass, at most `most`."""
     runs = [lane.run for lane in lanes]
     lengths, size = runs[0].train_rows.lengths, runs[0].settings.batch_size
     by_length = np.argsort(lengths, kind="stable")
     middle = max(0, (len(lengths) - size) // 2)
     rows = by_length[middle : middle + size]
     if request.side_by_side is not None:
-        return try_lanes(together, runs, rows, (request.side_by_side,), 0)
-    return try_lanes(together, runs, rows, (len(runs), *(n for n in SIZES if n < len(runs))), N_ROUNDS)
+        return try_lanes(together, runs, rows, (together.side_by_side,), 0)
+    return try_lanes(together, runs, rows, (most, *(n for n in SIZES if n < most)), N_ROUNDS)
 
 
 def _train(together: Lanes, lanes: Sequence[_Lane], finish: "_Finish") -> None:
@@ -131,6 +142,15 @@ def _train(together: Lanes, lanes: Sequence[_Lane], finish: "_Finish") -> None:
         go(runs, first, together, finish, stop_after)
         for run in runs:
             finish.once(run)
+
+
+def _merged_into(tuned: Tuned) -> Iterator[nn.Parameter]:
+    """The parameters that merging changes."""
+    for site, edit in tuned.placed():
+        if isinstance(edit, ModelEdit):
+            yield from tuned.backbone.model.parameters()
+        elif isinstance(edit, WeightEdit) and site is not None:
+            yield from tuned.backbone.module(site).parameters(recurse=False)
 
 
 class _Finish:
@@ -154,10 +174,13 @@ class _Finish:
     def __call__(self, run: Run) -> None:
         lane, clock = self.by_run.pop(id(run)), time.perf_counter()
         job, tuned = lane.job, run.tuned
-        if job.spec.stage == "final":  # it is merged to be measured, which changes weights
-            own(parameter for parameter in tuned.backbone.model.parameters() if not parameter.requires_grad)
+        if job.spec.stage == "final" and tuned.mergeable:  # it is merged to be measured, which changes weights
+            own(parameter for parameter in _merged_into(tuned) if not parameter.requires_grad)
         made = Trained(self.ground, tuned.method, tuned, run.outcome, lane.before)
-        record, predictions = measure(job, self.store, made, job.peak_memory_bytes, job.peak_device_memory_bytes)
+        probe = job.probe or Probe()
+        record, predictions = measure(
+            job, self.store, made, probe.peak_memory_bytes or None, probe.peak_device_memory_bytes
+        )
         seconds = self.seconds_each + run.outcome.train_seconds + run.outcome.evaluation_seconds
         lanes = {**self.facts, "peak_memory_bytes": self.memory.host_bytes()}
         record = replace(
@@ -170,3 +193,12 @@ class _Finish:
         self.store.write(record, predictions)
         if run.checkpoint is not None and job.begins is None:
             run.checkpoint.clear()
+        self._let_go(run)
+
+    @staticmethod
+    def _let_go(run: Run) -> None:
+        """Free what only this lane held: others go on beside it, and its place among them stays."""
+        run.optimizer.state.clear()
+        run.best.values.clear()
+        for parameter in run.tuned.parameters():
+            parameter.data = parameter.data.new_empty(0)

@@ -9,6 +9,7 @@ import pydantic
 from deltaproof.errors import ConfigError, nearest
 from deltaproof.experiments.budget import Budget, parse_budget
 from deltaproof.experiments.engines.choice import ENGINES
+from deltaproof.experiments.memory_size import parse_bytes
 from deltaproof.looks import MOST_LOOKS, planned_looks
 from deltaproof.methods import method_from
 from deltaproof.methods.base import Method
@@ -96,6 +97,9 @@ class Plan(Settings):
     """Other run folders: a finished run of equal settings is taken over from there, not trained again."""
     workers: int | None = pydantic.Field(default=None, ge=1)
     """Trainings side by side; when left out as many as there are cores on a CPU, up to 4, and one on an accelerator."""
+    memory: int | None = None
+    """Memory that all trainings may fill together on one machine, such as `4GB`, `512MiB` or `4e9`: it bounds how many
+    go side by side, and how many share a process as lanes. Four fifths of what is free when left out."""
     engine: str = "local"
     """Where runs take place: `local` is this machine, each run a process of its own; `lanes` trains runs that keep the
     base frozen side by side over one copy of it, `auto` does so where a few measured steps say that it is faster; `ray`
@@ -145,6 +149,11 @@ class Plan(Settings):
                 raise ValueError(f"`label_names` reads `0=negative,1=positive`, got `{value}`; write it so")
             return {held.strip(): name.strip() for held, _, name in pairs}
         return {str(held): name for held, name in value.items()} if isinstance(value, Mapping) else value
+
+    @pydantic.field_validator("memory", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        return None if value is None else parse_bytes(value)
 
     @pydantic.field_validator("require", mode="before")
     @classmethod

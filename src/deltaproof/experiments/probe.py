@@ -11,7 +11,7 @@ from deltaproof.evaluation.efficiency import flops_per_token
 from deltaproof.evaluation.predict import predict
 from deltaproof.experiments.jobs import Job, Probe
 from deltaproof.experiments.run import load_for, loop_settings, use_threads
-from deltaproof.memory import PeakMemory, is_one_of_several, is_out_of_memory
+from deltaproof.memory import KeptForGradient, PeakMemory, is_one_of_several, is_out_of_memory
 from deltaproof.methods import method_from
 from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
@@ -57,11 +57,13 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
     n_trainable, load_seconds = tuned.n_trainable, time.perf_counter() - clock
     accelerator = accelerator_for(pick_device(job.device), spec.training["precision"])
     longest = rows.take((-rows.lengths).argsort(kind="stable")[: settings.batch_size])
-    train(tuned, task, longest, longest.take([0]), _steps(settings, 1), TINY_RATE, spec.seed, accelerator)
+    one = longest.take([0])
+    train(tuned, task, one, one, _steps(settings, 1), TINY_RATE, spec.seed, accelerator)
+    loaded_bytes = memory.held_bytes()  # weights that lie in a file are read by now, and the libraries' code too
+    with KeptForGradient(tuned) as kept:
+        train(tuned, task, longest, one, _steps(settings, 1), TINY_RATE, spec.seed, accelerator)
     ordinary = rows.take(rows_of_every_length(rows.lengths, settings.batch_size, N_STEPS))
-    outcome = train(
-        tuned, task, ordinary, longest.take([0]), _steps(settings, N_STEPS), TINY_RATE, spec.seed, accelerator
-    )
+    outcome = train(tuned, task, ordinary, one, _steps(settings, N_STEPS), TINY_RATE, spec.seed, accelerator)
     share = tokens_of_a_step(rows.lengths, settings.batch_size) / tokens_of_a_step(
         ordinary.lengths, settings.batch_size
     )
@@ -76,6 +78,8 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
         n_evaluations=_number_of_evaluations(len(rows), settings),
         peak_memory_bytes=peak,
         peak_device_memory_bytes=device_peak,
+        loaded_bytes=loaded_bytes,
+        kept_bytes=kept.n_bytes,
         n_trainable=n_trainable,
         flops_per_token=None if is_one_of_several() else flops_per_token(tuned, task, rows, pad_token_id),
         notes=(*backbone.notes, *method.notes(backbone), *outcome.notes),

@@ -210,7 +210,7 @@ def measure(
         )  # fmt: skip
         if job.keep:
             _save(made, job, tuned_folder(store, spec.key))
-    per_token = job.flops_per_token
+    per_token = None if job.probe is None else job.probe.flops_per_token
     if per_token is None:
         per_token = flops_per_token(tuned, ground.task, ground.train_rows, tuned.backbone.tokenizer.pad_token_id)
     cost = _cost(tuned, ground.train_rows, outcome, per_token, precision, final=spec.stage == "final")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from deltaproof.experiments.suite_plan import SuitePlan, SuiteRun
 
 FILE_NAME = "suite.json"
-_MAY_DIFFER = {"trials", "keep", "workers", "device", "engine", "address", "reuse"}
+_MAY_DIFFER = {"trials", "keep", "workers", "memory", "device", "engine", "address", "reuse"}
 """Fields of a plan that do not decide what its results say, or that the run itself settles."""
 Entry = dict[str, Any]
 Document = dict[str, Any]

@@ -30,6 +30,7 @@ from deltaproof.experiments.engines.parcel import LAST, Incoming
 from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.environment import versions
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
+from deltaproof.experiments.memory_plan import MARGIN
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
@@ -44,8 +45,8 @@ HEEDED = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM")
 class RayEngine:
     """Runs jobs on the nodes of a Ray cluster; may be called from several threads."""
 
-    def __init__(self, address: str | None, say: Say) -> None:
-        self._address, self._say = address or "auto", say
+    def __init__(self, address: str | None, say: Say, memory: int | None = None) -> None:
+        self._address, self._say, self._memory = address or "auto", say, memory
         self._told = surroundings()
         if self._told.script is not None:
             raise ConfigError(
@@ -106,9 +107,17 @@ class RayEngine:
         room = max(1, sum(int(found["CPU"]) // self._n_threads for found in nodes))
         return Slots(min(n_workers or room, room), self._n_threads)
 
+    def memory_bytes(self) -> float:
+        return max(self._sizes(), default=0.0)
+
+    def _sizes(self) -> list[float]:
+        """Of each node, the memory that runs may fill there together."""
+        most = math.inf if self._memory is None else self._memory / MARGIN
+        return [min(most, found.get("memory", 0.0) * MEMORY_SHARE) for found in _nodes()]
+
     def workers_in_memory(self, peak_memory_bytes: int, most: int) -> int:
         """Each node's memory counts by itself; tasks ask for that much memory from now on."""
-        sizes = [found.get("memory", 0.0) * MEMORY_SHARE for found in _nodes()]
+        sizes = self._sizes()
         self._memory_bytes = int(min(peak_memory_bytes, max(sizes, default=0.0)))
         return max(1, min(most, sum(int(size // max(1, peak_memory_bytes)) for size in sizes)))
 

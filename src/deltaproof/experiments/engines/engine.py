@@ -43,6 +43,9 @@ class Engine(Protocol):
             n_workers: what the plan wants; None leaves it to the engine.
         """
 
+    def memory_bytes(self) -> float:
+        """Host memory that runs on one machine, the largest of several, may fill together by what is foretold."""
+
     def workers_in_memory(self, peak_memory_bytes: int, most: int) -> int:
         """How many runs of such a peak, at least one and at most `most`, the memory holds at once."""
 

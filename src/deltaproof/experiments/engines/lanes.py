@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-import psutil
-
 from deltaproof.experiments.engines.engine import OnProgress, Say, Stopped, ignore
-from deltaproof.experiments.engines.local import MEMORY_SHARE, LocalEngine
+from deltaproof.experiments.engines.local import LocalEngine
 from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
+from deltaproof.experiments.memory_plan import n_fitting
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
@@ -39,10 +38,11 @@ class LanesEngine(LocalEngine):
     Args:
         may_decline: run them alone where a few measured steps say that lanes gain too little.
         say: is told what was measured and chosen.
+        memory: bytes that runs may fill together; a share of what is free when left out.
     """
 
-    def __init__(self, may_decline: bool, say: Say) -> None:
-        super().__init__()
+    def __init__(self, may_decline: bool, say: Say, memory: int | None = None) -> None:
+        super().__init__(memory=memory)
         self.may_decline, self.say = may_decline, say
         self._waiting: list[_Ticket] = []
         self._taking = threading.Lock()
@@ -107,7 +107,8 @@ class LanesEngine(LocalEngine):
             n_free = max(1, self._n_slots - self._n_busy)
             share = min(MOST, -(-len(fitting) // n_free))
             first = min(fitting.index(ticket) // share * share, max(0, len(fitting) - share))
-            group = in_memory(fitting[first : first + share], free_bytes() / self._n_slots)
+            group = fitting[first : first + share]
+            group = group[: n_fitting([each.job for each in group], self.memory_bytes() / self._n_slots)]
             if ticket not in group:
                 group = [ticket]
             for taken in group:
@@ -121,7 +122,8 @@ class LanesEngine(LocalEngine):
         if chosen == 0:
             return
         by_key = {ticket.job.spec.key: ticket for ticket in group}
-        request = LaneRequest(tuple(ticket.job for ticket in group), chosen, self.may_decline)
+        memory = self.memory_bytes() / self._n_slots
+        request = LaneRequest(tuple(ticket.job for ticket in group), chosen, memory, self.may_decline)
 
         def told(key: str, step: int, n_steps: int, values: dict[str, float]) -> None:
             by_key[key].on_progress(step, n_steps, values)
@@ -153,26 +155,6 @@ def _common(job: Job) -> str:
     training = {key: value for key, value in spec["training"].items() if key != "learning_rate"}
     facts = [spec["model"], spec["task"], spec["data"], training, spec["seed"], spec["stage"]]
     return json.dumps([*facts, job.device, str(job.folder), job.trust_remote_code], sort_keys=True)
-
-
-def predicted_bytes(jobs: Sequence[Job], of_device: bool = False) -> int:
-    """Peak memory of jobs side by side: the weights once, and of each run what its probe took beyond them."""
-    peaks = [(job.peak_device_memory_bytes if of_device else job.peak_memory_bytes) or 0 for job in jobs]
-    base = max((job.base_bytes for job in jobs), default=0)
-    return base + sum(max(0, peak - base) for peak in peaks)
-
-
-def in_memory(group: list[_Ticket], free: float) -> list[_Ticket]:
-    """As many of these, from the first, as are predicted to fit."""
-    n_fitting = len(group)
-    while n_fitting > 1 and predicted_bytes([ticket.job for ticket in group[:n_fitting]]) > free:
-        n_fitting -= 1
-    return group[:n_fitting]
-
-
-def free_bytes() -> float:
-    """Host memory that trainings may fill together."""
-    return float(psutil.virtual_memory().available) * MEMORY_SHARE
 
 
 def said_of(names: Sequence[str], report: LaneReport) -> str:

@@ -24,10 +24,11 @@ from deltaproof.experiments.engines.engine import OnProgress, Stopped, ignore
 from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.engines.worker import Surroundings, work
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
+from deltaproof.experiments.memory_plan import MARGIN
 from deltaproof.records.record import Record
 
 MEMORY_SHARE = 0.8
-"""Of the free memory that trainings may fill together."""
+"""Of the free memory that trainings may fill together, where no limit is given."""
 Do = str | Callable[[Any], Any]
 """One of the worker's errands by its name, or a function."""
 
@@ -35,9 +36,12 @@ Do = str | Callable[[Any], Any]
 class LocalEngine:
     """Runs jobs on this machine, as many side by side as there are slots; may be called from several threads."""
 
-    def __init__(self, told: Surroundings | None = None) -> None:
-        """`told`: what workers are told of the process that started them; of this one when left out."""
-        self._surroundings = told or surroundings()
+    def __init__(self, told: Surroundings | None = None, memory: int | None = None) -> None:
+        """Args:
+        told: what workers are told of the process that started them; of this one when left out.
+        memory: bytes that runs may fill together; a share of what is free when left out.
+        """
+        self._surroundings, self._memory = told or surroundings(), memory
         self._context = multiprocessing.get_context("forkserver")
         self.open_slots(1)
         self._queue = threading.Lock()
@@ -64,9 +68,12 @@ class LocalEngine:
     def slots(self, device: str, n_workers: int | None) -> Slots:
         return plan_slots(device, n_workers)
 
+    def memory_bytes(self) -> float:
+        free = float(psutil.virtual_memory().available)
+        return free * MEMORY_SHARE if self._memory is None else min(free, self._memory / MARGIN)
+
     def workers_in_memory(self, peak_memory_bytes: int, most: int) -> int:
-        free = psutil.virtual_memory().available * MEMORY_SHARE
-        return max(1, min(most, int(free // max(1, peak_memory_bytes))))
+        return max(1, min(most, int(self.memory_bytes() // max(1, peak_memory_bytes))))
 
     def close(self) -> None:
         """Nothing is held: every run has ended with its process."""
