@@ -2,6 +2,7 @@
 # Options, each with its default: PYTHON=<the first Python 3.11 or newer found>  VENV=.venv  WORKERS=2
 VENV ?= .venv
 WORKERS ?= 2
+BENCH ?= --rows 300 --rounds 1 --ways trainer,trainer_tuned,lanes
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \

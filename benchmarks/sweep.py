@@ -8,7 +8,7 @@
 Ways:
     trainer           `peft` + `transformers.Trainer` one after another: documented defaults, dynamic padding
     trainer_tuned     the same with batches of like length, pinned threads, and the allocator settings that ours has
-    trainer_compiled  `trainer_tuned` with torch.compile
+    trainer_compiled  `trainer_tuned` with torch.compile; needs a C++ compiler
     trainer_two       `trainer_tuned` in two processes of one thread each
     local             `deltaproof compare`, each run a process of its own, two side by side
     lanes             `deltaproof compare --engine lanes`
@@ -17,9 +17,12 @@ Ways:
 Every way loads the model, trains each contestant to the end with an evaluation per epoch and scores the test rows; ours
 also does what an experiment does beside that: probes, latencies, records. With several rates, peft's ways train each
 contestant with each of them to the end and take the best on validation; ours try them as `compare` does, and train the
-best once more for the result. Ways run in turns, each in a process of its own; printed are medians over the rounds, and
-of the ratios within a round. Memory is the peak of the proportional set size of the process and its children. Look at
-the load that is printed: on a busy machine no time means anything.
+best once more for the result. So with several rates `trainer` is a sweep in which every trial goes to its end, against
+which `halved` is held: each way says which contestant it found the best. Ways run in turns, each in a process of its
+own; printed are medians over the rounds, and of the ratios within a round. Memory is the peak of the proportional set
+size of the process and its children; of a process of lanes also its own peak, what was foretold of it, and as many
+times what the probe of one of its runs took alone. Look at the load that is printed: on a busy machine no time means
+anything.
 """
 
 import argparse
@@ -27,6 +30,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -182,8 +186,21 @@ def by_ours(options: argparse.Namespace, way: str) -> dict[str, Any]:
         "accuracies": [[records[name, seed].test["accuracy"] for seed in seeds] for name in methods],
         "training_flops": sum(cost.train_flops for cost in costs),
         "training_seconds": sum(cost.train_seconds for cost in costs),
-        "lanes": [record.environment["lanes"] for record in records.values() if "lanes" in record.environment][:1],
+        "lanes": groups(every),
     }
+
+
+def groups(records: list[Any]) -> list[dict[str, Any]]:
+    """What was measured of processes of lanes; those of the same contestants, stage and seed count as one."""
+    found: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        if lanes := record.environment.get("lanes"):
+            key = (record.spec.stage, record.spec.seed, *lanes["contestants"])
+            group = found.setdefault(key, {**lanes, "stage": record.spec.stage, "alone_bytes": 0})
+            group["peak_memory_bytes"] = max(group["peak_memory_bytes"], lanes["peak_memory_bytes"])
+            alone_bytes = lanes["lanes"] * record.cost.peak_memory_bytes
+            group["alone_bytes"] = max(group["alone_bytes"], alone_bytes)
+    return list(found.values())
 
 
 def one_way(options: argparse.Namespace) -> None:
@@ -260,6 +277,14 @@ def spread(values: list[float]) -> str:
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def best(options: argparse.Namespace, accuracies: list[list[float]]) -> str:
+    """The contestants of the highest mean accuracy; several where they tie."""
+    means = [sum(by_seed) / len(by_seed) for by_seed in accuracies]
+    named = [f"rank {rank}, alpha {alpha}" for (rank, alpha), mean in
+             zip(contestants(options.contestants), means, strict=True) if mean == max(means)]  # fmt: skip
+    return f"{' and '.join(named)} ({max(means):.3f})"
+
+
 def difference(ours: list[list[float]], theirs: list[list[float]]) -> str:
     """Mean difference of accuracies over seeds, contestants averaged, with a 95 % interval (Welch)."""
     from scipy import stats
@@ -298,7 +323,11 @@ def main() -> None:
         options.folder = Path(folder)
         os.environ["DELTAPROOF_HOME"] = str(options.folder / "home")
         prepare(options.folder, options.data, options.rows)
-        sweep(options, [way for way in WAYS if way in options.ways.split(",")])
+        ways = [way for way in WAYS if way in options.ways.split(",")]
+        if "trainer_compiled" in ways and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            print("trainer_compiled is left out: torch.compile needs a C++ compiler, none was found", file=sys.stderr)
+            ways.remove("trainer_compiled")
+        sweep(options, ways)
 
 
 def sweep(options: argparse.Namespace, ways: list[str]) -> None:
@@ -318,6 +347,8 @@ def sweep(options: argparse.Namespace, ways: list[str]) -> None:
         print(f"{way:15}{median(run['seconds'] for run in runs):9.1f}  {spread(ratios):27}"
               f"{max(run['peak_bytes'] for run in runs) / 1e9:8.2f}  {spread(accuracies):26}"
               f"{max(run['load'] for run in runs):.1f}")  # fmt: skip
+    for way in ways if len(options.rates) > 1 else ():
+        print(f"{way} found the best: {best(options, found[way][0]['accuracies'])}")
     if options.seeds > 1:
         for way in ways[1:]:
             print(f"{way} - {first}: {difference(found[way][0]['accuracies'], found[first][0]['accuracies'])}")
@@ -329,8 +360,11 @@ def sweep(options: argparse.Namespace, ways: list[str]) -> None:
                   f"at the {peak / 1e9:.0f} GFLOP/s that one core reaches; it took {run['training_seconds']:.1f} s of "
                   f"one core")  # fmt: skip
             for lanes in run["lanes"]:
-                print(f"{way}: {lanes['lanes']} lanes, {lanes['side_by_side']} in one pass; a step measured "
-                      f"{lanes['gain']:.2f} times as fast as alone")  # fmt: skip
+                measured_step = f"; a step {lanes['gain']:.2f} times as fast as alone" if lanes["gain"] else ""
+                print(f"{way}: {lanes['lanes']} lanes ({lanes['stage']}), {lanes['side_by_side']} in one pass"
+                      f"{measured_step}; peak {lanes['peak_memory_bytes'] / 1e6:.0f} MB, "
+                      f"{lanes['predicted_memory_bytes'] / 1e6:.0f} foretold, {lanes['alone_bytes'] / 1e6:.0f} for as "
+                      f"many alone")  # fmt: skip
     if options.json:
         named = ("contestants", "rows", "epochs", "batch_size", "precision", "rates", "seeds", "threads")
         made = {name: getattr(options, name) for name in named}
