@@ -97,9 +97,10 @@ class Experiment:
         named = ", ".join(f"{name} needs about {wording.size(peak)}" for name, peak in found)
         enough = wording.size(1.01 * MARGIN * max(peak for _, peak in found))
         if limit is not None:
+            free = f" and {wording.size(room)} are free" if room < limit / MARGIN else ""
             raise ConfigError(
                 f"`memory` must hold one training of each contestant, with {MARGIN - 1:.0%} to spare, got "
-                f"{wording.size(limit)} where {wording.size(room * MARGIN)} can be had: {named}; give {enough}, take a "
+                f"{wording.size(limit)}{free}: {named}; give {enough}, take a "
                 f"smaller `batch_size` or `max_length`, or leave it out of `methods`"
             )
         self.reporter.say(f"{wording.size(room)} of memory can be had: {named}, and may not come to an end")
