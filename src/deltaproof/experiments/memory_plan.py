@@ -16,7 +16,7 @@ COPIES = 5
 """Of what a run trains, in fp32: the values, the gradients, two moments, and the best values so far."""
 HEAP, HEAP_BESIDE = 1.6, 0.9
 """Bytes that the C library's heap grows by on a CPU for each byte that a pass keeps of one lane, and of each further
-one. Torch asks for aligned blocks, which do not fit into the holes that blocks of the same size have left; measured."""
+one; fitted, see docs/explanation/speed.md."""
 LATER_BYTES = 20 * 10**6
 """Of the libraries, what a run comes to after its first step: scoring, counting, writing."""
 
