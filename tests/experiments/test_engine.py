@@ -111,15 +111,15 @@ def test_an_engine_that_was_stopped_starts_nothing_more(tmp_path):
 def test_an_engine_is_chosen_by_name_and_decides_no_result(bert, reviews_csv, tmp_path, monkeypatch):
     made = []
 
-    def make(address, say):
-        made.append(address)
+    def make(address, say, memory):
+        made.append((address, memory))
         return LocalEngine()
 
     monkeypatch.setattr(ENGINES, "_entries", {**ENGINES._entries, "elsewhere": make})
     plan = {"model": bert, "data": reviews_csv, "methods": "head", **QUICK}
     here = deltaproof.compare(out=tmp_path, **plan)
-    there = deltaproof.compare(out=tmp_path, **plan, engine="elsewhere", address="host:1")
-    assert made == ["host:1"]
+    there = deltaproof.compare(out=tmp_path, **plan, engine="elsewhere", address="host:1", memory="40GB")
+    assert made == [("host:1", 40_000_000_000)]
     assert there.row("head").keys == here.row("head").keys
     assert len(list(Store(tmp_path).records())) == 1
 
