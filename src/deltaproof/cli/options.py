@@ -24,7 +24,9 @@ Workers = Annotated[
 ]
 Memory = Annotated[
     str | None,
-    typer.Option("--memory", help="What trainings may fill together: `4GB`. \\[default: 80 % of what is free]"),
+    typer.Option(
+        "--memory", help="What trainings are planned to fill together: `4GB`. \\[default: 80 % of what is free]"
+    ),
 ]
 DevicesPerRun = Annotated[
     int | None,
