@@ -28,11 +28,11 @@ def launch(plan: dict[str, Any]) -> subprocess.Popen:
     )
 
 
-def wait_until(happened: Callable[[], Any], process: subprocess.Popen) -> Any:
+def wait_until(happened: Callable[[], Any], process: subprocess.Popen | None = None) -> Any:
     """What `happened` returns once it is true; fails if the process ends before."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := happened()):
-        assert process.poll() is None, f"the experiment ended first: {process.communicate()}"
+        assert process is None or process.poll() is None, f"the experiment ended first: {process.communicate()}"
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.002)
     return found
@@ -50,10 +50,10 @@ def kill(process: subprocess.Popen) -> None:
     assert not alive, f"still alive: {[helper.cmdline() for helper in alive]}"
 
 
-def workers(process: subprocess.Popen) -> list[psutil.Process]:
-    """The processes that runs are in: children of the fork server."""
+def workers(pid: int) -> list[psutil.Process]:
+    """The processes that runs of an experiment in the process `pid` are in: children of its fork server."""
     try:
-        return [worker for server in psutil.Process(process.pid).children() for worker in server.children()]
+        return [worker for server in psutil.Process(pid).children() for worker in server.children()]
     except psutil.NoSuchProcess:
         return []
 

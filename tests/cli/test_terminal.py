@@ -22,6 +22,12 @@ def options(bert, reviews_csv):
     return ["compare", "--model", str(bert), "--data", str(reviews_csv), *FAST_OPTIONS, "--trials", "2", "--seeds", "2"]
 
 
+def listen_to_ctrl_c():
+    """A terminal starts its commands so; tests that run in the background, under `nohup` say, ignore the signal, and a
+    child would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class OnTerminal:
     """A command on a terminal of 100 columns; everything that it prints ends up in `shown`."""
 
@@ -29,8 +35,9 @@ class OnTerminal:
         ours, theirs = pty.openpty()
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
-        )
+            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
+        )  # fmt: skip
         os.close(theirs)
         self.terminal, self.shown = ours, ""
 

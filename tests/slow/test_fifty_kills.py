@@ -39,7 +39,7 @@ def test_a_kill_at_a_random_moment_changes_no_record(moment, plan, uninterrupted
     process = launch({**plan, "out": str(run)})
     time.sleep(at * seconds)
     if moment % 5 == 4:
-        for worker in workers(process):
+        for worker in workers(process.pid):
             worker.kill()
         process.communicate()
     else:
