@@ -37,7 +37,7 @@ CRASH_POINTS = {
 
 
 AT_ONCE = ("the splits are being written", "a final run has answered")
-"""Before anything stands, and when all kinds of files do; the others, and fifty random moments, are for `check-slow`."""
+"""Before anything stands, and when files of all kinds do; other points and random moments are for `check-slow`."""
 
 
 @pytest.mark.parametrize(
