@@ -1,13 +1,13 @@
 """`deltaproof attack`."""
 
-from json import loads
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deltaproof.cli import options as o
-from deltaproof.errors import ConfigError
+from deltaproof.cli.values import label_names as read_names
+from deltaproof.cli.values import shares
 
 _OWN, _SETTINGS = "Your own sets", "Strengths and draws"
 
@@ -16,9 +16,7 @@ def attack(
     folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder that `compare --keep all` or `snapshots` wrote.")
     ],
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Look at these only: `full,lora(rank=16)`. \\[default: all kept]")
-    ] = None,
+    methods: o.KeptMethods = None,
     perturbations: Annotated[
         str,
         typer.Option(
@@ -149,14 +147,14 @@ def attack(
     from deltaproof.training.precision import pick_device
 
     given: dict[str, Any] = {
-        "strengths": _shares(strengths, "--strengths"),
-        "epsilons": _shares(epsilons, "--epsilons"),
-        "noise_sizes": _shares(noise, "--noise"),
+        "strengths": shares(strengths, "--strengths"),
+        "epsilons": shares(epsilons, "--epsilons"),
+        "noise_sizes": shares(noise, "--noise"),
     }
     settings = Attack(
         perturbations=_perturbations(perturbations), most_queries=max_queries, transfer=transfer,
         n_draws=draws, pgd_steps=pgd_steps, noise_draws=noise_draws, adversarial=tuple(adversarial or ()),
-        contrast=tuple(contrast or ()), text=text, label=label, group=group, label_names=read_label_names(label_names),
+        contrast=tuple(contrast or ()), text=text, label=label, group=group, label_names=read_names(label_names),
         max_examples=max_examples, seed=seed or 0,
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
@@ -178,31 +176,3 @@ def _perturbations(text: str) -> tuple[str, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _shares(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Numbers separated by commas; None where the option was left out."""
-    if text is None:
-        return None
-    try:
-        found = tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = ()
-    if not found:
-        raise ConfigError(f"`{option}` takes numbers separated by commas, got `{text}`; write for example 0.1,0.3")
-    return found
-
-
-def read_label_names(text: str | None) -> dict[str, str]:
-    """`0=negative,1=positive`, or a JSON object."""
-    if text is None:
-        return {}
-    try:
-        found = loads(text)
-    except ValueError:
-        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-        found = {key.strip(): name.strip() for key, sign, name in pairs if sign}
-        found = found if len(found) == len(pairs) else None
-    if not isinstance(found, dict):
-        raise ConfigError(f"`--label-names` reads `0=negative,1=positive`, or a JSON object, got `{text}`; write it so")
-    return {str(key): str(value) for key, value in found.items()}

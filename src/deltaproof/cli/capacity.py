@@ -10,9 +10,7 @@ from deltaproof.cli import options as o
 
 def capacity(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `compare --keep all` wrote.")],
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Look at these only: `full,lora(rank=16)`. \\[default: all kept]")
-    ] = None,
+    methods: o.KeptMethods = None,
     ranks: Annotated[
         str | None,
         typer.Option("--ranks", help="Where the full update is cut. \\[default: 1,2,4,8,16,32,64,128,256]"),
@@ -38,7 +36,7 @@ def capacity(
       deltaproof capacity runs/reviews --methods full,lora --ranks 1,4,16,64 --json | jq .expressivity.test
     """
     from deltaproof.cli.output import emit, say_to
-    from deltaproof.cli.scale import numbers
+    from deltaproof.cli.values import whole_numbers
     from deltaproof.settings import split_expressions
     from deltaproof.studies.capacity import capacity as run
     from deltaproof.studies.capacity_text import capacity_text
@@ -48,7 +46,7 @@ def capacity(
     results = run(
         folder,
         split_expressions(methods) if methods else (),
-        RANKS if ranks is None else (0, *numbers(ranks, "--ranks")),
+        RANKS if ranks is None else (0, *whole_numbers(ranks, "--ranks")),
         corpus,
         seed or 0,
         pick_device(device or "auto"),

@@ -8,71 +8,31 @@ from typing import Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
+from deltaproof.cli import plan_options as p
+from deltaproof.cli.plan_options import takes
 from deltaproof.cli.suites import SUITES, OwnSets, what_to_keep
 from deltaproof.errors import DeltaproofError
 
 
+@takes(
+    "plan", *p.CONTEST, "out", *p.DATA, *p.PROTOCOL, "no_baselines", *p.TRAINING, *p.KEPT, "dry_run", "no_examples",
+    "track", "robustness", "capacity", "compression", *p.PLACE,
+)  # fmt: skip
 def compare(
     plan: Annotated[Path | None, typer.Argument(help="A plan in TOML; options override its fields.")] = None,
-    model: o.Model = None,
-    data: o.Data = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Contestants: `full,lora(rank=16),ia3,head`.")
-    ] = None,
     out: o.Out = None,
-    text: o.Text = None,
-    label: o.Label = None,
-    group: o.Group = None,
-    validation: o.Validation = None,
-    test: o.Test = None,
-    kind: o.Kind = None,
-    encoding: o.Encoding = None,
-    format: o.Format = None,
-    columns: o.Columns = None,
-    label_names: o.LabelNames = None,
-    data_root: o.DataRoot = None,
-    max_length: o.MaxLength = None,
-    max_rows: o.MaxRows = None,
-    max_evaluation_rows: o.MaxEvaluationRows = None,
-    drop_leaks: o.DropLeaks = False,
-    drop_empty: o.DropEmpty = False,
-    metric: o.Metric = None,
-    reference: o.Reference = None,
-    fallback_reference: o.FallbackReference = None,
-    margin: o.Margin = None,
-    seeds: o.Seeds = None,
-    looks: o.Looks = None,
-    trials: o.Trials = None,
-    tuning: o.Tuning = None,
-    learning_rates: o.LearningRates = None,
-    budget: o.Budget = None,
-    require: o.Require = None,
-    no_baselines: o.NoBaselines = False,
-    epochs: o.Epochs = None,
-    batch_size: o.BatchSize = None,
-    schedule: o.Schedule = None,
-    patience: o.Patience = None,
-    precision: o.Precision = None,
-    gradient_checkpointing: o.Checkpointing = False,
-    revision: o.Revision = None,
-    trust_remote_code: o.RemoteCode = False,
-    keep: o.Keep = None,
-    reuse: o.Reuse = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Leave out majority class and TF-IDF.", rich_help_panel="Protocol")
+    ] = False,
     dry_run: o.DryRun = False,
     no_examples: o.NoExamples = False,
     track: o.Track = None,
     robustness: o.Robustness = False,
     capacity: o.Capacity = False,
     compression: o.Compression = False,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    workers: o.Workers = None,
-    memory: o.Memory = None,
-    devices_per_run: o.DevicesPerRun = None,
-    engine: o.Engine = None,
-    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    **fields: Any,
 ) -> None:
     """Run every method under one protocol and say which to take.
 
@@ -86,57 +46,8 @@ def compare(
 
       deltaproof compare --model minilm --data demo --methods full,lora --capacity --robustness
     """
-    given = {
-        "model": model,
-        "data": data,
-        "methods": methods,
-        "text": text,
-        "label": label,
-        "group": group,
-        "validation": validation,
-        "test": test,
-        "kind": kind,
-        "encoding": encoding,
-        "format": format,
-        "columns": columns,
-        "label_names": label_names,
-        "data_root": data_root,
-        "max_length": max_length,
-        "max_rows": max_rows,
-        "max_evaluation_rows": max_evaluation_rows,
-        "drop_leaks": drop_leaks or None,
-        "drop_empty": drop_empty or None,
-        "metric": metric,
-        "reference": reference,
-        "fallback_reference": fallback_reference,
-        "margin": margin,
-        "seeds": seeds,
-        "looks": looks,
-        "trials": trials,
-        "tuning": tuning,
-        "learning_rates": learning_rates,
-        "budget": budget,
-        "require": require or None,
-        "baselines": False if no_baselines else None,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "schedule": schedule,
-        "patience": patience,
-        "precision": precision,
-        "workers": workers,
-        "memory": memory,
-        "devices_per_run": devices_per_run,
-        "engine": engine,
-        "address": address,
-        "gradient_checkpointing": gradient_checkpointing or None,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code or None,
-        "keep": keep,
-        "reuse": reuse,
-        "seed": seed,
-        "device": device,
-    }
-    fields: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if no_baselines:
+        fields["baselines"] = False
     asked = {"robustness": robustness, "capacity": capacity, "compression": compression}
     suites = [name for name, wanted in asked.items() if wanted]
     run(

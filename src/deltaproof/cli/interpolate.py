@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
-from deltaproof.cli.attack import read_label_names
+from deltaproof.cli.values import label_names as read_names
 from deltaproof.errors import ConfigError
 
 _SHIFTED = "Shifted rows"
@@ -20,9 +20,7 @@ def interpolate(
         str | None,
         typer.Option("--alphas", help="Shares of the change, 0 the base and 1 the tuned model. \\[default: 0,0.1,…,1]"),
     ] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", help="Of a run folder: this contestant instead of the best.")
-    ] = None,
+    method: o.OneMethod = None,
     shift: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,7 +48,7 @@ def interpolate(
         float | None, typer.Option("--alpha", help="Which one --out writes. \\[default: best on validation]")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write one of the models to.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    overwrite: o.Overwrite = False,
     device: o.Device = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -81,7 +79,7 @@ def interpolate(
         raise ConfigError("`--alpha` says which model `--out` writes, got no folder; add `-o`, or leave it out")
     wanted = ALPHAS if alphas is None else tuple(numbers(alphas, "--alphas"))
     settings = Settings(
-        wanted if alpha is None else (*wanted, alpha), tuple(shift or ()), text, label, read_label_names(label_names),
+        wanted if alpha is None else (*wanted, alpha), tuple(shift or ()), text, label, read_names(label_names),
         test, pick_device(device or "auto"),
     )  # fmt: skip
     if out is not None:

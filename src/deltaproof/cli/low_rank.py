@@ -12,7 +12,6 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write the a
 Data = Annotated[
     str | None, typer.Option("--data", "-d", help="Labelled rows to score before and after: a file, or a data set.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")]
 
 
 def extract(
@@ -23,7 +22,7 @@ def extract(
     data: Data = None,
     text: o.Text = None,
     label: o.Label = None,
-    overwrite: Overwrite = False,
+    overwrite: o.Overwrite = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -61,7 +60,7 @@ def squeeze(
     data: Data = None,
     text: o.Text = None,
     label: o.Label = None,
-    overwrite: Overwrite = False,
+    overwrite: o.Overwrite = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:

@@ -74,7 +74,7 @@ def merge(
     examples: Annotated[
         int, typer.Option("--examples", min=2, help="Its labelled training rows to look at.", rich_help_panel=_NEW)
     ] = 64,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    overwrite: o.Overwrite = False,
     trust_remote_code: o.RemoteCode = False,
     seed: o.Seed = None,
     device: o.Device = None,

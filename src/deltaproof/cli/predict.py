@@ -12,9 +12,7 @@ def predict(
     tuned: Annotated[Path, typer.Argument(help="A tuned model such as `runs/reviews/best`, or a run folder.")],
     data: Annotated[str, typer.Option("--data", "-d", help="File with the texts; labels are not needed.")],
     text: o.Text = None,
-    method: Annotated[
-        str | None, typer.Option("--method", help="Of a run folder: this contestant instead of the best.")
-    ] = None,
+    method: o.OneMethod = None,
     encoding: o.Encoding = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: o.RemoteCode = False,

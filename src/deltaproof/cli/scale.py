@@ -6,9 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
+from deltaproof.cli.plan_options import takes
+from deltaproof.cli.values import whole_numbers
 from deltaproof.errors import ConfigError
 
 
+@takes(
+    "plan", "rank", "examples", "method", "equal", "model", "data", "methods", "out", "text", "label", "validation",
+    "test", "max_length", "metric", "margin", "seeds", "trials", "epochs", "batch_size", "seed", "device", "workers",
+    "memory", "engine", "address",
+)  # fmt: skip
 def scale(
     plan: Annotated[Path | None, typer.Argument(help="A plan in TOML; options override its fields.")] = None,
     rank: Annotated[str | None, typer.Option("--rank", help="Ranks of one method: `1,2,4,8,16`.")] = None,
@@ -19,31 +26,13 @@ def scale(
     equal: Annotated[
         str, typer.Option("--equal", help="With --examples: equal `epochs`, or `steps` (examples seen).")
     ] = "epochs",
-    model: o.Model = None,
-    data: o.Data = None,
     methods: Annotated[
         str | None, typer.Option("--methods", help="Contestants beside the scaled one. \\[default: full, or full,lora]")
     ] = None,
     out: o.Out = None,
-    text: o.Text = None,
-    label: o.Label = None,
-    validation: o.Validation = None,
-    test: o.Test = None,
-    max_length: o.MaxLength = None,
-    metric: o.Metric = None,
-    margin: o.Margin = None,
-    seeds: o.Seeds = None,
-    trials: o.Trials = None,
-    epochs: o.Epochs = None,
-    batch_size: o.BatchSize = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    workers: o.Workers = None,
-    memory: o.Memory = None,
-    engine: o.Engine = None,
-    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    **fields: Any,
 ) -> None:
     """What more parameters or more data are worth: the same comparison at several sizes, and curves through them.
 
@@ -62,17 +51,12 @@ def scale(
         raise ConfigError("a sweep is over one thing, `--rank` or `--examples`, got both or neither; name one of them")
     if equal not in ("epochs", "steps"):
         raise ConfigError(f"`--equal` must be `epochs` or `steps`, got `{equal}`; write one of them")
-    ranks = None if rank is None else numbers(rank, "--rank")
+    ranks = None if rank is None else whole_numbers(rank, "--rank")
     sizes = sizes_from(examples or "")
-    given: dict[str, Any] = {
-        "model": model, "data": data, "text": text, "label": label, "validation": validation, "test": test,
-        "methods": methods, "max_length": max_length, "metric": metric, "margin": margin, "seeds": seeds,
-        "trials": trials, "epochs": epochs, "batch_size": batch_size, "seed": seed, "device": device,
-        "workers": workers, "memory": memory, "engine": engine, "address": address,
-    }  # fmt: skip
-    fields = {key: value for key, value in given.items() if value is not None}
-    if plan is None:
-        fields.setdefault("methods", "full" if rank is not None else "full,lora")
+    if methods is None and plan is None:
+        methods = "full" if rank is not None else "full,lora"
+    if methods is not None:
+        fields["methods"] = methods
     settled, folder = settle(plan, out, fields)  # before what is loaded below: it has the workers' libraries loaded
 
     from deltaproof.cli.output import emit, reporter_for
@@ -91,17 +75,6 @@ def scale(
     emit(result if json else scale_text(result), as_json=json)
     if not quiet:
         typer.echo(f"\nreport: {page}", err=True)
-
-
-def numbers(text: str, option: str) -> list[int]:
-    """Whole numbers separated by commas."""
-    try:
-        found = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        found = []
-    if not found or min(found) < 1:
-        raise ConfigError(f"`{option}` takes whole numbers of at least 1, got `{text}`; write for example 1,2,4,8")
-    return found
 
 
 def sizes_from(text: str) -> list[int | None]:

@@ -18,7 +18,7 @@ def ship(
         str | None, typer.Option("--base", help="Where the base lies now. \\[default: where it did in training]")
     ] = None,
     licence: Annotated[str | None, typer.Option("--license", help="For the model card, such as `apache-2.0`.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    overwrite: o.Overwrite = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="Keep what failed a gate, as OUT.failed.")] = False,
     dtype: Annotated[
         str, typer.Option("--dtype", help="Of a merged model: store its weights in fp32, bf16 or fp16.")

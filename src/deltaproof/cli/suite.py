@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltaproof.cli import options as o
+from deltaproof.cli.plan_options import takes
 from deltaproof.cli.suites import SUITES, OwnSets, what_to_keep
 from deltaproof.errors import DeltaproofError
 
@@ -15,41 +16,25 @@ if TYPE_CHECKING:
     from deltaproof.experiments.table import Table
 
 
+@takes(
+    "plan", "only", "data_root", "out", "model", "methods", "max_rows", "max_evaluation_rows", "max_length", "margin",
+    "seeds", "looks", "trials", "tuning", "epochs", "batch_size", "precision", "robustness", "capacity", "compression",
+    "dry_run", "no_examples", "seed", "device", "workers", "memory", "engine", "address",
+)  # fmt: skip
 def suite(
     plan: Annotated[Path, typer.Argument(help="A plan of several tasks in TOML; options override fields of all.")],
     only: Annotated[str | None, typer.Option("--only", help="Tasks to run: `sst2,rte`. \\[default: all]")] = None,
-    data_root: o.DataRoot = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the suite. \\[default: runs/ and the plan's name]")
     ] = None,
-    model: o.Model = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Contestants: `full,lora(rank=16),ia3,head`.")
-    ] = None,
-    max_rows: o.MaxRows = None,
-    max_evaluation_rows: o.MaxEvaluationRows = None,
-    max_length: o.MaxLength = None,
-    margin: o.Margin = None,
-    seeds: o.Seeds = None,
-    looks: o.Looks = None,
-    trials: o.Trials = None,
-    tuning: o.Tuning = None,
-    epochs: o.Epochs = None,
-    batch_size: o.BatchSize = None,
-    precision: o.Precision = None,
     robustness: o.Robustness = False,
     capacity: o.Capacity = False,
     compression: o.Compression = False,
     dry_run: o.DryRun = False,
     no_examples: o.NoExamples = False,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    workers: o.Workers = None,
-    memory: o.Memory = None,
-    engine: o.Engine = None,
-    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    **overrides: Any,
 ) -> None:
     """Run a plan of several tasks, one comparison each, and draw them together.
 
@@ -65,13 +50,7 @@ def suite(
     from deltaproof.experiments.engines.fork_server import started_early
     from deltaproof.experiments.plan_file import read_plan
 
-    given: dict[str, Any] = {
-        "model": model, "methods": methods, "max_rows": max_rows, "max_evaluation_rows": max_evaluation_rows,
-        "max_length": max_length, "margin": margin, "seeds": seeds, "looks": looks, "trials": trials, "tuning": tuning,
-        "epochs": epochs, "batch_size": batch_size, "precision": precision, "seed": seed, "device": device,
-        "workers": workers, "memory": memory, "engine": engine, "address": address,
-    }  # fmt: skip
-    overrides = {key: value for key, value in given.items() if value is not None}
+    data_root = overrides.pop("data_root", None)
     folder = out or Path("runs") / plan.stem
     asked = {"robustness": robustness, "capacity": capacity, "compression": compression}
     wanted = [name for name, is_asked in asked.items() if is_asked]
