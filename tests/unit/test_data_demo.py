@@ -51,7 +51,10 @@ def test_no_file_function_or_sentence_stands_in_two_splits(splits):
 
 def documented_functions_of_loaded_modules():
     """(file name, first line) to docstring, as Python itself reads it, for functions and methods in memory."""
-    for thing in gc.get_objects():
+    gc.unfreeze()  # brings into sight what `conftest.py` has put out of it
+    things = gc.get_objects()
+    gc.freeze()
+    for thing in things:
         if inspect.isfunction(thing) and thing.__doc__:
             yield (Path(thing.__code__.co_filename), thing.__code__.co_firstlineno), inspect.getdoc(thing)
 
