@@ -7,6 +7,18 @@ from pathlib import Path
 import pytest
 
 
+LONG_FIRST = ("experiments", "cli", "studies", "parity", "contracts", "serving", "shipping", "merging", "unit")
+"""Folders by how long their files take. A file goes to one worker, so that a long one at the end would run alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
+
+    items.sort(key=place)
+
+
 def pytest_collection_finish() -> None:
     """What libraries and tests have defined by now is never garbage. The end of each training asks for a collection,
     which would walk through all of it: half a second each time."""
