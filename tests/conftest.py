@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-
 LONG_FIRST = ("experiments", "cli", "studies", "parity", "contracts", "serving", "shipping", "merging", "unit")
 """Folders by how long their files take. A file goes to one worker, so that a long one at the end would run alone."""
 
