@@ -9,7 +9,8 @@ import pytest
 import deltaproof
 from deltaproof.errors import ConfigError
 from deltaproof.experiments import lane_run
-from deltaproof.experiments.engines.lanes import LanesEngine, may_be_a_lane, said_of
+from deltaproof.experiments.engines.engine import ignore
+from deltaproof.experiments.engines.lanes import LanesEngine, _Ticket, said_of, why_no_lane
 from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
 from deltaproof.experiments.lane_run import run_lanes
 from deltaproof.experiments.reporter import Reporter
@@ -164,6 +165,34 @@ def test_a_lane_that_would_go_astray_is_left_out(jobs, monkeypatch):
         assert_alike(store.find(job.spec.key), wanted[job.spec.key])
 
 
+def test_where_too_many_would_go_astray_the_reasons_are_told(jobs, monkeypatch):
+    asked = jobs[0][:2]
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, n: Trial((1,), 1.0, {2: 0.5}))
+    report = run_lanes(LaneRequest(tuple(asked)))
+    assert report.alone == (
+        (asked[1].spec.key, "its gradient in lanes is not its own"),
+        (asked[0].spec.key, "no other goes beside it"),
+    )
+    said = []
+    LanesEngine(may_decline=False, say=said.append)._note(("head", "lora"), report)
+    assert said == [
+        "1 of 2 runs go alone: its gradient in lanes is not its own",
+        "1 of 2 runs go alone: no other goes beside it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "cause"),
+    [("killed", None, "killed"), ("error", "Traceback:\n  a line\nRuntimeError: boom\n", "RuntimeError: boom")],
+)
+def test_it_says_what_ended_lanes_early(jobs, monkeypatch, kind, value, cause):
+    said = []
+    engine = LanesEngine(may_decline=False, say=said.append)
+    monkeypatch.setattr(engine, "_supervised", lambda *_: (kind, value))
+    engine._run_group([_Ticket(jobs[0][0], ignore)])
+    assert said == [f"lanes of {jobs[0][0].spec.contestant} ended early ({cause}); what is open of them is run alone"]
+
+
 def test_the_peak_of_lanes_is_foretold_within_15_percent(both):
     peaks = {}
     for record in both[1].records():
@@ -176,11 +205,20 @@ def test_the_peak_of_lanes_is_foretold_within_15_percent(both):
 
 def test_settings_that_keep_a_run_from_being_a_lane(jobs):
     job = jobs[0][0]
-    assert may_be_a_lane(job)
-    assert not may_be_a_lane(dataclasses.replace(job, restore=True))
-    for key, value in {"precision": "fp16", "gradient_checkpointing": True}.items():
-        training = {**job.spec.training, key: value}
-        assert not may_be_a_lane(dataclasses.replace(job, spec=dataclasses.replace(job.spec, training=training)))
+    assert why_no_lane(job) is None
+    assert "trained again" in why_no_lane(dataclasses.replace(job, restore=True))
+    for key, value, why in (("precision", "fp16", "fp16"), ("gradient_checkpointing", True, "gradient checkpointing")):
+        spec = dataclasses.replace(job.spec, training={**job.spec.training, key: value})
+        assert why in why_no_lane(dataclasses.replace(job, spec=spec))
+
+
+def test_a_run_whose_settings_keep_it_alone_says_so_once(jobs, monkeypatch):
+    said = []
+    engine = LanesEngine(may_decline=False, say=said.append)
+    monkeypatch.setattr("deltaproof.experiments.engines.local.LocalEngine.run", lambda *_: None)
+    for _ in range(2):
+        engine.run(dataclasses.replace(jobs[0][0], restore=True))
+    assert said == [f"{jobs[0][0].spec.contestant} goes alone: it is trained again, for the bits that it had"]
 
 
 def test_a_report_tells_how_many_went_in_one_pass():
@@ -194,15 +232,17 @@ def test_lanes_take_no_address():
         deltaproof.compare(model="x", data="y", methods="lora", engine="lanes", address="ray://here")
 
 
+class Waiting:
+    """A ticket of the engine, as far as groups are made of it."""
+
+    def __init__(self, job):
+        self.job, self.is_taken = job, False
+
+
 def test_waiting_runs_are_shared_out_over_the_free_slots(jobs):
     engine = LanesEngine(may_decline=False, say=lambda text: None)
     engine.open_slots(2)
-
-    class Ticket:
-        def __init__(self, job):
-            self.job, self.is_taken = job, False
-
-    tickets = [Ticket(job) for job in jobs[0]]
+    tickets = [Waiting(job) for job in jobs[0]]
     assert len(tickets) == 6
     engine._waiting = list(tickets)
     first = engine._group_of(tickets[4])
@@ -212,3 +252,15 @@ def test_waiting_runs_are_shared_out_over_the_free_slots(jobs):
     rest = [ticket for ticket in tickets if not ticket.is_taken]
     assert sorted(map(id, engine._group_of(rest[0]))) == sorted(map(id, rest))
     assert engine._group_of(rest[0]) == []
+
+
+def test_where_memory_holds_fewer_lanes_no_run_is_left_to_itself(jobs, monkeypatch):
+    monkeypatch.setattr("deltaproof.experiments.engines.lanes.n_fitting", lambda jobs, memory_bytes: 2)
+    engine = LanesEngine(may_decline=False, say=lambda text: None)
+    tickets = [Waiting(job) for job in jobs[0]]
+    engine._waiting = list(tickets)
+    for ticket in reversed(tickets):
+        if not ticket.is_taken:
+            group = engine._group_of(ticket)
+            assert ticket in group
+            assert len(group) == 2

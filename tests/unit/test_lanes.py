@@ -279,6 +279,14 @@ def test_lanes_that_follow_one_another_draw_the_same_masks(methods):
     assert_alike(*sides)
 
 
+@pytest.mark.parametrize("methods", [["lora", "prefix", "lora(rank=2)"], ["lora", "prefix", "lora(dropout=0.2)"]])
+def test_lanes_that_another_parts_in_a_pass_draw_the_same_masks(methods):
+    """Prefix has attention of its own, which the lanes before and behind it do not pass in one piece."""
+    side = Side(methods)
+    assert try_lanes(Lanes(side.base, side.tuned), side.runs, np.arange(8), (3,), 0).strays == ()
+    assert_alike(side.together(), Side(methods).alone())
+
+
 def test_rows_are_told_from_what_all_lanes_share():
     rows = Rows(n_rows=2, n_tokens=5)
     hidden, flat, positions = torch.arange(6.0)[:, None], torch.arange(30.0), torch.arange(5.0)[None]

@@ -72,12 +72,14 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
         trial = _tried(together, lanes, request, most)
         alone += [(lanes[at].job.spec.key, "its gradient in lanes is not its own") for at in trial.strays]
         fit = [lane for at, lane in enumerate(lanes) if at not in trial.strays]
+        if len(fit) < 2:
+            return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in fit)))
         gain = trial.gain if trial.seconds else None
-        if len(fit) < 2 or (request.may_decline and gain is not None and gain < WORTH):
+        if request.may_decline and gain is not None and gain < WORTH:
             alone += [(lane.job.spec.key, "lanes do not pay here") for lane in fit]
             return LaneReport(tuple(alone), gain=gain)
         if trial.seconds:
-            together.side_by_side = trial.side_by_side
+            together.side_by_side = min(trial.side_by_side, len(fit))
         facts = {
             "lanes": len(fit),
             "side_by_side": together.side_by_side,

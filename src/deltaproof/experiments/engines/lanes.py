@@ -49,9 +49,11 @@ class LanesEngine(LocalEngine):
         self._n_busy = 0
         self._chosen: dict[tuple[str, ...], int] = {}
         """How many in one pass were found the fastest, by the contestants; 0 where alone was as fast."""
+        self._told: set[str] = set()
 
     def run(self, job: Job, on_progress: OnProgress = ignore) -> Record:
-        if not may_be_a_lane(job):
+        if (reason := why_no_lane(job)) is not None:
+            self._say_once(f"{job.spec.contestant} goes alone: {reason}")
             return super().run(job, on_progress)
         ticket = _Ticket(job, on_progress)
         with self._taking:
@@ -107,10 +109,8 @@ class LanesEngine(LocalEngine):
             n_free = max(1, self._n_slots - self._n_busy)
             share = min(MOST, -(-len(fitting) // n_free))
             first = min(fitting.index(ticket) // share * share, max(0, len(fitting) - share))
-            group = fitting[first : first + share]
+            group = sorted(fitting[first : first + share], key=lambda other: other is not ticket)  # it comes first
             group = group[: n_fitting([each.job for each in group], self.memory_bytes() / self._n_slots)]
-            if ticket not in group:
-                group = [ticket]
             for taken in group:
                 taken.is_taken = True
                 self._waiting.remove(taken)
@@ -128,25 +128,37 @@ class LanesEngine(LocalEngine):
         def told(key: str, step: int, n_steps: int, values: dict[str, float]) -> None:
             by_key[key].on_progress(step, n_steps, values)
 
-        kind, report = self._supervised("lanes", request, told)
+        kind, value = self._supervised("lanes", request, told)
         if kind == "result":
-            self._note(names, report)
+            self._note(names, value)
         elif not self._is_stopped:
-            self.say(f"lanes of {', '.join(names)} ended early ({kind}); what is open of them is run alone")
+            cause = str(value).strip().splitlines()[-1] if value else kind  # of a traceback, the error itself
+            self.say(f"lanes of {', '.join(names)} ended early ({cause}); what is open of them is run alone")
+
+    def _say_once(self, text: str) -> None:
+        with self._taking:
+            is_new = text not in self._told
+            self._told.add(text)
+        if is_new:
+            self.say(text)
 
     def _note(self, names: tuple[str, ...], report: LaneReport) -> None:
         if report.gain is not None:
             self._chosen[names] = report.side_by_side
             self.say(said_of(names, report))
-        for reason in sorted({reason for _, reason in report.alone}) if report.n_lanes else ():
+        for reason in sorted({reason for _, reason in report.alone}) if report.n_lanes or report.gain is None else ():
             self.say(f"{sum(why == reason for _, why in report.alone)} of {len(names)} runs go alone: {reason}")
 
 
-def may_be_a_lane(job: Job) -> bool:
-    """Whether its settings allow it: a model that is trained again for its bits goes as it went, fp16 scales the loss
-    of each run in its own way, and what is computed again in the backward pass would have to be split again."""
-    training = job.spec.training
-    return not (job.restore or training["precision"] == "fp16" or training["gradient_checkpointing"])
+def why_no_lane(job: Job) -> str | None:
+    """Why its settings keep a run from being a lane; None where they do not."""
+    if job.restore:
+        return "it is trained again, for the bits that it had"
+    if job.spec.training["precision"] == "fp16":
+        return "fp16 scales the loss of each run in its own way"
+    if job.spec.training["gradient_checkpointing"]:
+        return "what gradient checkpointing computes again cannot be split among lanes"
+    return None
 
 
 def _common(job: Job) -> str:

@@ -48,6 +48,7 @@ class Switch:
 
     def __call__(self, *inputs: Any, **arguments: Any) -> Any:
         here, rows, done = self.draws.here, self.draws.rows, 0
+        begin = end_of_draws = self.draws.at
         parts: list[Any] = []
         sizes: list[int] = []
         for is_whole, group in groupby(here, key=self.whole.__contains__):
@@ -59,9 +60,12 @@ class Switch:
                     with self.draws.by_lane(some[0]):
                         parts.append(self.own[some[0]](*x, **options))
                 else:
+                    self.draws.at = begin  # lanes that another parts draw the same here: the tape has it for the next
                     parts.append(self._together(some, x, options))
+                    end_of_draws = max(end_of_draws, self.draws.at)
                 sizes.append(len(some))
                 done = end
+        self.draws.at = end_of_draws
         return rows.joined(parts, sizes)
 
     def _together(self, lanes: tuple[int, ...], inputs: Any, arguments: dict[str, Any]) -> Any:
