@@ -3,10 +3,21 @@
 import pytest
 import torch
 
-from deltaproof.backbones import FAMILIES, FFN, QKV, TINY_FAMILIES, Family, as_backbone, load_backbone, tiny_backbone
+from deltaproof.backbones import (
+    FAMILIES,
+    FFN,
+    QKV,
+    TINY_FAMILIES,
+    Family,
+    as_backbone,
+    backbone_of,
+    load_backbone,
+    tiny_backbone,
+)
 from deltaproof.backbones.structure import discover_family
 from deltaproof.backbones.tiny import tiny_tokenizer
-from deltaproof.errors import BackboneError
+from deltaproof.errors import BackboneError, ConfigError
+from deltaproof.methods.tuned import attach
 
 FUSED = ("modernbert", "gpt2", "phi3", "gpt_neox")
 AMBIGUOUS = ("deberta", "albert", "qwen3_5_text")  # two maps for one role, or a list of lists
@@ -89,3 +100,40 @@ def test_a_table_entry_that_does_not_fit_the_model_names_the_module(monkeypatch)
     monkeypatch.setitem(FAMILIES._entries, "gpt2", Family("h", {"query": "attn.c_attn", "key": "attn.c_attn"}))
     with pytest.raises(BackboneError, match=r"the roles that share .* must cover its 96 rows, got 64"):
         tiny_backbone("gpt2")
+
+
+def xlnet(summary_type):
+    from transformers import XLNetConfig, XLNetForSequenceClassification
+
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer("bert")
+    config = XLNetConfig(
+        vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=4, d_inner=48, initializer_range=0.2, dropout=0.0,
+        pad_token_id=tokenizer.pad_token_id, summary_type=summary_type,
+    )  # fmt: skip
+    return XLNetForSequenceClassification(config).eval(), tokenizer
+
+
+@torch.no_grad()
+def is_same_alone_and_padded(model, tokenizer):
+    both = ["a film", "a good long film"]
+    batches = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (both[:1], both))
+    alone, padded = (model(**batch).logits[0] for batch in batches)
+    return torch.allclose(alone, padded, atol=1e-5)
+
+
+def test_a_head_that_would_read_padding_is_refused():
+    model, tokenizer = xlnet("last")
+    assert not is_same_alone_and_padded(model, tokenizer)
+    with pytest.raises(BackboneError, match="reads padding, by `summary_type = last`; take a model whose head reads"):
+        backbone_of(model, tokenizer, "mine")
+
+
+@pytest.mark.parametrize("method", ["loreft", "density_penalty(lora)"])
+def test_what_acts_at_tokens_says_where_layers_have_the_tokens_first(method):
+    model, tokenizer = xlnet("first")
+    assert is_same_alone_and_padded(model, tokenizer)
+    tuned = attach(backbone_of(model, tokenizer, "mine"), method).train()
+    for texts in (["a film"], ["a film", "a good long film"]):
+        with pytest.raises(ConfigError, match=r"\(batch, tokens, width\), got .* the tokens come first"):
+            tuned(**tokenizer(texts, padding=True, return_tensors="pt"))

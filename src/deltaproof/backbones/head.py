@@ -46,6 +46,21 @@ def check_base_was_loaded(model: nn.Module, name: str, lacked: Collection[str]) 
         )
 
 
+def check_head_skips_padding(model: nn.Module, name: str) -> None:
+    """Refuse a head that sums a row up by its last column or by the mean of all (XLNet's): in a batch that is padding.
+
+    Rows are padded on the right here, and a text must get the same answer alone and beside a longer one.
+    """
+    for path, module in model.named_modules():
+        kind = getattr(module, "summary_type", "first")  # transformers' `SequenceSummary`, under each family's name
+        if kind != "first":
+            raise BackboneError(
+                f"a text must get the same answer alone and in a padded batch, but `{path}` in `{name}` reads padding, "
+                f"by `summary_type = {kind}`; take a model whose head reads the first token or the last real one, such "
+                f"as BERT, DeBERTa or Llama"
+            )
+
+
 def output_parameters(model: nn.Module, n_outputs: int) -> set[str]:
     """Names of the parameters of the last linear map on top, the one whose rows mean the labels."""
     maps = [

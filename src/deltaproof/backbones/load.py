@@ -7,7 +7,14 @@ from typing import Any, Literal
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.families import FAMILIES, Family
-from deltaproof.backbones.head import check_base_was_loaded, head_paths, modules_on_top, output_parameters, start_afresh
+from deltaproof.backbones.head import (
+    check_base_was_loaded,
+    check_head_skips_padding,
+    head_paths,
+    modules_on_top,
+    output_parameters,
+    start_afresh,
+)
 from deltaproof.backbones.locate import find_sites, layer_paths
 from deltaproof.backbones.quiet import quiet
 from deltaproof.backbones.reading import read_config, read_model
@@ -78,6 +85,7 @@ def as_backbone(
     model: Any, tokenizer: Any, name: str, head: Sequence[str], revision: str, fingerprint: str, notes: Sequence[str]
 ) -> Backbone:
     """Take a sequence classifier apart into sites and make its tokenizer pad."""
+    check_head_skips_padding(model, name)
     prepare_tokenizer(tokenizer, model, name)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # nothing is generated, and the cache would hold memory

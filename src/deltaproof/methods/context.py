@@ -54,6 +54,7 @@ class Context:
         batch, n_tokens = h.shape[:2]
         if not _has_columns(self.attention_mask):
             return torch.ones(batch, n_tokens, dtype=torch.bool, device=h.device)
+        _check_order(h, self.attention_mask)
         return self.attention_mask[:, -n_tokens:].to(h.device).bool()  # type: ignore[index]
 
     @property
@@ -108,6 +109,7 @@ class Context:
                 "a method that acts at a prompt's tokens needs an attention mask of the shape (batch, tokens), got "
                 "another; give `attention_mask` in that shape, to `generate` too"
             )
+        _check_order(h, self.attention_mask)
         return self.attention_mask.to(h.device).ne(0).long()
 
     def _checked_lengths(self, batch: int) -> Tensor:
@@ -147,3 +149,12 @@ class Context:
 def _has_columns(mask: Any) -> bool:
     """Whether a mask tells real tokens by their columns, and not who sees whom."""
     return isinstance(mask, Tensor) and mask.ndim == 2
+
+
+def _check_order(h: Tensor, mask: Any) -> None:
+    if len(h) != len(mask) == h.shape[1]:
+        raise ConfigError(
+            f"a method that acts at tokens, or counts them, needs layers that see (batch, tokens, width), got "
+            f"{tuple(h.shape)} where {len(mask)} rows went in: the tokens come first, as in XLNet; take a method that "
+            f"treats all tokens alike, such as `lora`"
+        )
