@@ -5,8 +5,9 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import filelock
 import numpy as np
@@ -18,13 +19,14 @@ from deltaproof.records import arrow
 from deltaproof.records.record import Predictions, Record
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all: to a temporary neighbour, flushed to disk, then renamed."""
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes the place of `path` whole or not at all: a neighbour, flushed, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -32,6 +34,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    with replaced(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,14 +1,14 @@
 """A safetensors file written one tensor at a time, for models of which two copies do not fit into memory."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from deltaproof.records.store import replaced
+
 
 def write_tensors(
-    path: Path, layout: Iterable[tuple[str, str, tuple[int, ...], int]], contents: Iterable[bytes],
+    path: Path, layout: Iterable[tuple[str, str, tuple[int, ...], int]], contents: Iterable[bytes | memoryview],
     metadata: dict[str, str],
 ) -> None:  # fmt: skip
     """Write a file whole or not at all.
@@ -26,18 +26,8 @@ def write_tensors(
         sizes.append((name, size))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for (name, size), content in zip(sizes, contents, strict=True):
-                assert len(content) == size, name
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replaced(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for (name, size), content in zip(sizes, contents, strict=True):
+            assert len(content) == size, name
+            file.write(content)

@@ -1,8 +1,5 @@
 """What was trained, as it stood at a few moments of a training: for questions about the way, asked once it is over."""
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from torch import Tensor
 from deltaproof.errors import RecordError
 from deltaproof.methods.tuned import Tuned
 from deltaproof.records.store import write_json
+from deltaproof.saving import streaming
 
 SHARES = (0.1, 0.25, 0.5, 0.75)
 """Of the optimiser steps: early enough to find models that are still poor, few enough to keep."""
@@ -66,25 +64,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file written whole or not at all, one tensor after the other.
 
     The library's own `save` holds every tensor a second time: the run's peak memory, which is measured, would be that
-    of the snapshot. Format: 8 bytes of the header's length, the header as JSON, then the bytes of the tensors.
+    of the snapshot.
     """
-    header, end = {}, 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for tensor in tensors.values():
-                file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    layout = ((name, _DTYPES[each.dtype], tuple(each.shape), each.nbytes) for name, each in tensors.items())
+    flat = (each.detach().cpu().contiguous().reshape(-1) for each in tensors.values())
+    streaming.write_tensors(path, layout, (each.view(torch.uint8).numpy().data for each in flat), {})
