@@ -1,8 +1,6 @@
 """The page: one HTML file that needs nothing else, drawn from records alone."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from deltaproof.report.figures import all_figures
 from deltaproof.report.figures.confusion import confused_pairs
 from deltaproof.report.figures.pareto import memory_of
 from deltaproof.report.numbers import interval, metric_name, metric_title, value
+from deltaproof.report.origin import day_of, version_of
 from deltaproof.report.plan_text import plan_toml
 from deltaproof.report.rendering import render
 from deltaproof.report.study import Study
@@ -64,7 +63,7 @@ def _context(study: Study, with_examples: bool) -> dict[str, Any]:
         "n_test": (experiment["data"].get("rows") or {}).get("test"),
         "title": str(experiment["name"]),
         "model": Path(str(experiment["model"]["name"])).name or "model",
-        "date": _date(experiment.get("finished") or experiment.get("created")),
+        "date": day_of(experiment.get("finished") or experiment.get("created")),
         "unfinished": _unfinished(table),
         "metric_name": metric_name(table.metric),
         "metric": table.metric,
@@ -103,31 +102,12 @@ def _context(study: Study, with_examples: bool) -> dict[str, Any]:
         "environment": protocol.environment_facts(study),
         "plan": plan_toml(experiment["plan"], hide_folders=not with_examples),
         "folder": Path(table.folder).resolve().name,
-        "version": _version(experiment),
+        "version": version_of((experiment.get("environment") or {}).get("versions", {})),
         "swatch": swatch,
         "style": Markup(render("style.css")),
         "light": Markup(css_variables(LIGHT)),
         "dark": Markup(css_variables(DARK)),
     }
-
-
-def _version(experiment: dict[str, Any]) -> str:
-    """The version that ran the experiment; this one's where that is not known."""
-    found = (experiment.get("environment") or {}).get("versions", {}).get("deltaproof")
-    if found:
-        return str(found)
-    try:
-        return metadata.version("deltaproof")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _date(stamp: str | None) -> str:
-    try:
-        moment = datetime.fromisoformat(str(stamp))
-    except ValueError:
-        return ""
-    return f"{moment.day} {moment:%B %Y}"
 
 
 def _unfinished(table: Table) -> str:

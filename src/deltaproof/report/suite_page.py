@@ -1,8 +1,6 @@
 """The page of a suite: an index over its tasks' own pages, with the tables and the forest plot over all of them."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from deltaproof.report.drawing.theme import DARK, LIGHT, css_variables
 from deltaproof.report.figure import swatch
 from deltaproof.report.figures import suite_forest
 from deltaproof.report.numbers import plural
+from deltaproof.report.origin import day_of, version_of
 from deltaproof.report.rendering import render
 from deltaproof.report.suite import SuiteResult
 
@@ -41,11 +40,12 @@ def suite_page(document: dict[str, Any]) -> str:
     """The page as text, from what `suite.json` holds."""
     suite = SuiteResult(document)
     has_results = bool(suite.run)
+    versions_known = (run.result["versions"] for run in suite.run if run.result["versions"].get("deltaproof"))
     return render(
         "suite.html",
         title=document["title"],
         about=document["about"],
-        date=_date(document.get("finished") or document.get("created")),
+        date=day_of(document.get("finished") or document.get("created")),
         is_finished=bool(document.get("finished")),
         what=_what(suite),
         sentences=sentences(suite),
@@ -58,7 +58,7 @@ def suite_page(document: dict[str, Any]) -> str:
         not_run=tables.not_run(suite),
         troubles=tables.troubles(suite),
         facts=_facts(suite),
-        version=_version(suite),
+        version=version_of(next(versions_known, {})),
         swatch=swatch,
         style=Markup(render("style.css")),
         light=Markup(css_variables(LIGHT)),
@@ -114,22 +114,3 @@ def _tuning(trials: str) -> str:
     if trials == "1":
         return "one learning rate for each method, so nothing to choose"
     return f"{trials} learning rates for each method, chosen on validation"
-
-
-def _version(suite: SuiteResult) -> str:
-    """The version that ran the first task; this one's where no task was run."""
-    for task in suite.run:
-        if found := task.result["versions"].get("deltaproof"):
-            return str(found)
-    try:
-        return metadata.version("deltaproof")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _date(stamp: str | None) -> str:
-    try:
-        moment = datetime.fromisoformat(str(stamp))
-    except ValueError:
-        return ""
-    return f"{moment.day} {moment:%B %Y}"

@@ -11,6 +11,7 @@ from deltaproof.report.drawing.svg import Drawing, Style
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Cell, Grid, Section
 from deltaproof.report.numbers import SIGNS, interval, metric_name, metric_title, value
+from deltaproof.report.score_axis import score_axis
 from deltaproof.report.study import Study
 from deltaproof.studies.compression_findings import BASE, BEFORE, WITHOUT
 from deltaproof.studies.compression_text import chosen_words, mean_size, share_words
@@ -62,9 +63,7 @@ def _draw(study: Study, result: Result, entry: Result, metric: Metric, width: fl
         "size of the file (by factors)", *padded([size for _, size, _, _ in points] + [whole], 0.1, log=True),
         wording.size, log=True, ticks={"n": 4},
     )  # fmt: skip
-    y_axis = Axis(f"{metric_title(metric)} ↑ better", low, high, lambda score: value(score, metric.unit),
-                  falling=not metric.higher_is_better)  # fmt: skip
-    plot = Plot(x_axis, y_axis, width, 330 if width > PANEL else 270)
+    plot = Plot(x_axis, score_axis(metric, low, high), width, 330 if width > PANEL else 270)
     _levels(plot, result, levels)
     style = study.style(label)
     for _, size, score, half in points:

@@ -13,6 +13,7 @@ from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.figures.pareto import front
 from deltaproof.report.grid import grid
 from deltaproof.report.numbers import interval, metric_name, metric_title, value
+from deltaproof.report.score_axis import score_axis
 from deltaproof.report.study import Study
 from deltaproof.stats import Interval
 
@@ -121,8 +122,7 @@ def _draw(study: Study, points: dict[str, Point], on_front: set[str], result: Re
             f"rise of the base's loss, {result['unit']} (← forgets less)", x_low, x_high,
             lambda rise: _signed(rise) if rise else "0", ticks={"n": 6 if width > PANEL else 4},
         ),
-        Axis(f"{metric_title(metric)} ↑ better", y_low, y_high, lambda score: value(score, metric.unit),
-             falling=not metric.higher_is_better),
+        score_axis(metric, y_low, y_high),
         width,
         340 if width > PANEL else 280,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from deltaproof.report.drawing.svg import Drawing, Style
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Cell, Grid, Section
 from deltaproof.report.numbers import SIGNS, interval, metric_name, metric_title, value
+from deltaproof.report.score_axis import score_axis
 
 Result = dict[str, Any]
 _SHAPES = ("diamond", "circle", "square", "up", "down", "plus")
@@ -66,7 +67,7 @@ def _along(model: Result, styles: dict[str, Style], metric: Metric, width: float
     low, high = padded(reach, 0.06)
     plot = Plot(
         Axis("alpha, share of the change that is taken", *padded(model["alphas"], 0.04), lambda alpha: f"{alpha:g}"),
-        _score_axis(metric, low, high), width, 320 if width > PANEL else 260,
+        score_axis(metric, low, high), width, 320 if width > PANEL else 260,
     )  # fmt: skip
     draw_series(plot, series, radius=3.8)
     return plot.drawing
@@ -80,7 +81,7 @@ def _against(
     plot = Plot(
         Axis(f"{metric_title(metric)} on {clean['name']}", *padded(clean["score"], 0.08),
              lambda score: value(score, metric.unit)),
-        _score_axis(metric, *padded(ys, 0.1), where="shifted rows"), width, 340 if width > PANEL else 270,
+        score_axis(metric, *padded(ys, 0.1), where="shifted rows"), width, 340 if width > PANEL else 270,
     )  # fmt: skip
     for one in shifts:
         style = styles[one["name"]]
@@ -91,11 +92,6 @@ def _against(
             if alpha in (model["alphas"][0], 1.0, model["without_regression"].get(one["name"])):
                 plot.drawing.text((at[0] + 6, at[1] - 6), f"{alpha:g}", "start", "ink", SMALL)
     return plot.drawing
-
-
-def _score_axis(metric: Metric, low: float, high: float, where: str = "") -> Axis:
-    title = metric_title(metric) + (f" on {where}" if where else "") + " ↑ better"
-    return Axis(title, low, high, lambda score: value(score, metric.unit), falling=not metric.higher_is_better)
 
 
 def _description(model: Result, metric: Metric) -> str:

@@ -12,6 +12,7 @@ from deltaproof.report.drawing.scales import padded
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import grid
 from deltaproof.report.numbers import interval, metric_name, metric_title, value
+from deltaproof.report.score_axis import score_axis
 from deltaproof.report.study import Study
 
 _LOG_FROM = 8.0
@@ -120,13 +121,7 @@ def _panel(rows: list[Row], expense: Expense, on_front: set[str], study: Study) 
             log,
             ticks={"n": 4, "seconds": expense.is_time},
         ),
-        Axis(
-            f"{metric_title(metric)} ↑ better",
-            low,
-            high,
-            lambda score: value(score, metric.unit),
-            falling=not metric.higher_is_better,
-        ),
+        score_axis(metric, low, high),
         height=260,
     )
     best_first = sorted((row for row in rows if row.name in on_front), key=lambda row: costs[row.name])

@@ -20,10 +20,10 @@ from deltaproof.report.robustness_sets import (
     Group,
     Json,
     groups,
-    higher_is_better,
     methods,
     number,
 )
+from deltaproof.report.score_axis import score_axis
 from deltaproof.report.study import Study
 
 _AXIS = 245.0
@@ -144,12 +144,7 @@ def _draw(group: Group, result: Json, study: Study, domain: tuple[float, float])
             lambda strength: f"{strength:.3g}",
             at=strengths if _have_room(strengths) else (),
         ),
-        Axis(
-            f"{metric_title(metric)} ↑ better",
-            *domain,
-            lambda score: value(score, metric.unit),
-            falling=not higher_is_better(result),
-        ),
+        score_axis(metric, *domain),
     )
     series = []
     for name in names:

@@ -13,7 +13,8 @@ from deltaproof.report.estimates import Estimate, estimate, finite
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.figures.scale_parameters import rate_cell
 from deltaproof.report.grid import Cell, Grid, grid
-from deltaproof.report.numbers import metric_name, metric_title, value
+from deltaproof.report.numbers import metric_name, metric_title
+from deltaproof.report.score_axis import score_axis
 from deltaproof.report.study import Study
 from deltaproof.studies.scale_text import crossover_sentence
 
@@ -108,13 +109,7 @@ def _draw(
             log=True,
             at=sizes if len(sizes) <= MOST_TICKS else (),
         ),
-        Axis(
-            f"{metric_title(metric)} ↑ better",
-            low,
-            high,
-            lambda score: value(score, metric.unit),
-            falling=not metric.higher_is_better,
-        ),
+        score_axis(metric, low, high),
         width,
         330 if width > PANEL else 270,
     )

@@ -13,6 +13,7 @@ from deltaproof.report.estimates import Estimate, estimate, finite
 from deltaproof.report.figure import Figure, Panel
 from deltaproof.report.grid import Cell, grid
 from deltaproof.report.numbers import learning_rate, metric_name, metric_title, value
+from deltaproof.report.score_axis import score_axis
 from deltaproof.report.study import Study
 
 SCALED = Style("series-1", "circle")
@@ -123,13 +124,7 @@ def _draw(result: dict[str, Any], study: Study, width: float) -> Drawing:
     x_low, x_high = padded([n for n, _, _ in points], 0.06, log=True)
     plot = Plot(
         Axis("trained parameters p (logarithmic)", x_low, x_high, wording.count, log=True, ticks={"n": 5}),
-        Axis(
-            f"{metric_title(metric)} ↑ better",
-            low,
-            high,
-            lambda score: value(score, metric.unit),
-            falling=not metric.higher_is_better,
-        ),
+        score_axis(metric, low, high),
         width,
         340 if width > PANEL else 280,
     )
