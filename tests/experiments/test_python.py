@@ -52,26 +52,16 @@ def test_a_script_without_a_guard_that_defines_its_own_method_runs_once(bert, re
     assert done.stdout == "['mine', 'head'] ['done', 'done']\n"
 
 
-def test_a_script_from_standard_input_runs(bert, reviews_csv, tmp_path):
-    done = python(
-        """
-        import deltaproof
-        table = deltaproof.compare(model=MODEL, data=DATA, out=OUT, **QUICK)
-        print(table.row("head").status)
-        """,
-        bert,
-        reviews_csv,
-        tmp_path,
-        stdin=True,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
-
-
-def test_a_method_defined_on_standard_input_is_refused_with_the_remedy(bert, reviews_csv, tmp_path):
+def test_a_script_from_standard_input_runs_but_a_method_defined_there_is_refused_with_the_remedy(
+    bert, reviews_csv, tmp_path
+):
     done = python(
         """
         import deltaproof
         from deltaproof.methods.head import Head
+
+        table = deltaproof.compare(model=MODEL, data=DATA, out=OUT, **QUICK)
+        print(table.row("head").status)
 
         @deltaproof.method("mine")
         class Mine(Head):
@@ -84,7 +74,9 @@ def test_a_method_defined_on_standard_input_is_refused_with_the_remedy(bert, rev
         tmp_path,
         stdin=True,
     )
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "done\n")
+    assert done.stderr.startswith("Traceback"), "nothing was said before"
+    assert done.stderr.count("Traceback") == 1
     assert "put the class into a module and import it" in done.stderr.splitlines()[-1]
 
 

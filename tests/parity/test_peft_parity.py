@@ -42,9 +42,12 @@ PAIRS = {
         "dora(rank=4, alpha=8, dropout=0.2)", {"r": 4, "lora_alpha": 8, "use_dora": True, "lora_dropout": 0.2},
     ),
 }  # fmt: skip
-FAMILIES = ["bert", "gpt2", "llama", pytest.param("minilm", marks=needs_minilm)]
+FAMILIES = ["bert", "gpt2", "llama", pytest.param("minilm", marks=[needs_minilm, pytest.mark.slow])]
 CASES = [(name, family) for family in ("bert", "gpt2", "llama") for name in PAIRS]
-CASES += [pytest.param(name, "minilm", marks=needs_minilm) for name in ("lora", "dora with dropout")]
+CASES += [
+    pytest.param("lora", "minilm", marks=needs_minilm),
+    pytest.param("dora with dropout", "minilm", marks=[needs_minilm, pytest.mark.slow]),
+]
 THEIRS = {name: f"{theirs}.default" for name, theirs in
           {"a": "lora_A", "b": "lora_B", "magnitude": "lora_magnitude_vector"}.items()}  # fmt: skip
 

@@ -77,11 +77,13 @@ def test_an_expert_answers_to_the_bit_as_it_does_alone(name, experts, folder, ba
     assert torch.equal(logits(experts.use(name), batch), logits(alone(name, folder, base), batch))
 
 
-def test_a_thousand_switches_leave_base_and_experts_to_the_bit(experts, batch):
+@pytest.mark.parametrize(("seats", "n_switches"), [(len(ALL), 1000), (4, 100)], ids=["all sit", "most are seated anew"])
+def test_a_thousand_switches_leave_base_and_experts_to_the_bit(seats, n_switches, base, folder, batch):
+    experts = Experts(str(base), folder, seats=seats)
     before = digest(experts.base.model)
     first = {name: logits(experts.use(name), batch) for name in ALL}
     draw = np.random.default_rng(0)
-    for name in draw.choice([name for name in ALL if "whole" not in name], 1000):
+    for name in draw.choice([name for name in ALL if "whole" not in name], n_switches):
         experts.use(str(name))
     assert all(torch.equal(logits(experts.use(name), batch), first[name]) for name in ALL)
     assert digest(experts.base.model) == before

@@ -46,7 +46,7 @@ def test_a_sweep_over_sizes_takes_nested_subsets_and_one_test_set(plan, tmp_path
 
 
 def test_with_equal_steps_every_size_sees_as_many_examples(plan, tmp_path):
-    scale_examples(plan, (16, None), tmp_path, equal="steps")
+    scale_examples(plan.replace(methods=("head",), seeds=1), (16, None), tmp_path, equal="steps")
     seen = set()
     for folder in (tmp_path / "sizes" / "n-16", tmp_path):
         store = Store(folder)

@@ -1,5 +1,6 @@
 """Where a run took place: versions of libraries and hardware, without importing any of them."""
 
+import functools
 import os
 import platform
 import sys
@@ -16,13 +17,17 @@ ALSO = ("safetensors", "numpy", "scipy", "scikit-learn", "pyarrow", "datasets")
 
 def versions(names: tuple[str, ...] = DECISIVE) -> dict[str, str]:
     """Version by library name; a library that is not installed is left out."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in names}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    """Read once in a process: it means to search through all that is installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def environment() -> dict[str, Any]:

@@ -10,6 +10,7 @@ MODULES = (
     "pyarrow.compute",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",  # many small encoders are of this family, the demo's model among them
     "torch.utils.flop_counter",
     "deltaproof.experiments.inspect",
     "deltaproof.experiments.lane_run",
