@@ -74,6 +74,7 @@ def test_precision_may_stand_in_the_training_table():
         ({"learning_rates": "1e-4,1e-4"}, "each of `learning_rates` may be named once"),
         ({"learning_rates": "fast"}, "learning_rates.*fast"),
         ({"learning_rates": [-1e-4]}, "learning_rates.*greater than 0"),
+        ({"learning_rates": "1e-4,inf"}, "learning_rates.*finite"),
         ({"reference": "lorra"}, "no method is called `lorra`"),
         ({"reference": "head"}, "the `reference` must be a contestant, got `head`"),
         ({"fallback_reference": "head"}, "the `fallback_reference` must be a contestant"),

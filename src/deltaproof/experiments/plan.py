@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -87,7 +87,7 @@ class Plan(Settings):
     """`grid` trains every trial to its end; `halving` stops trials part of the way that can no longer win."""
     tuning_risk: float = pydantic.Field(default=0.05, gt=0, lt=0.5)
     """With `halving`: the most chance, per contestant, to stop the trial that would have won."""
-    learning_rates: tuple[pydantic.PositiveFloat, ...] = ()
+    learning_rates: tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...] = ()
     """A fixed grid for every contestant, instead of each method's own."""
     baselines: bool = True
     """Measure the majority class and TF-IDF with logistic regression too."""
