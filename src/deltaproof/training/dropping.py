@@ -28,6 +28,12 @@ def draw_mask(shape: torch.Size | tuple[int, ...], p: float, like: Tensor) -> Te
     return kept.to(bits).mul_(scale).view(like.dtype).view(shape)
 
 
+def draw_attention_mask(query: Tensor, key: Tensor, p: float) -> Tensor:
+    """A mask for the weights of attention, (rows, heads, queries, keys), in fp32 or wider, as they are reckoned."""
+    wide = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
+    return draw_mask((*query.shape[:-1], key.shape[-2]), p, wide)
+
+
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """What `torch.nn.functional.dropout` computes, under a mask of `draw_mask`; never in place."""
     return x * draw_mask(x.shape, p, x) if training and p > 0 else x

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from deltaproof.training.attention import written_out
-from deltaproof.training.dropping import draw_mask, dropout
+from deltaproof.training.dropping import draw_attention_mask, dropout
 
 SHORT = 128
 """Up to so many keys attention is written out in bf16. Measured on a CPU, forward and backward, 16 texts and 12 heads:
@@ -49,9 +49,7 @@ def attention(
     """What `scaled_dot_product_attention` computes."""
     if query.device.type == "cpu" and query.dim() == 4:
         if dropout_p > 0:
-            shape = (*query.shape[:-1], key.shape[-2])
-            wide = query.new_empty(0, dtype=torch.promote_types(query.dtype, torch.float32))
-            mask = draw_mask(shape, dropout_p, wide)
+            mask = draw_attention_mask(query, key, dropout_p)
             return written_out(query, key, value, attn_mask, mask, is_causal, **options)
         if query.dtype == torch.bfloat16 and key.shape[-2] <= SHORT and torch.is_grad_enabled():
             return written_out(query, key, value, attn_mask, None, is_causal, **options)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from deltaproof.training.attention import written_out
-from deltaproof.training.dropping import draw_mask
+from deltaproof.training.dropping import draw_attention_mask, draw_mask
 from deltaproof.training.gradient import random_state, set_random_state
 from deltaproof.training.lanes.masked import dropped
 from deltaproof.training.lanes.rows import Rows
@@ -101,15 +101,16 @@ class Draws(TorchFunctionMode):
         if not training or p == 0:
             return x
         n_lanes = len(self.here) if self.rows.are_in_maps(x, len(self.here)) else 1
-        streams = self._runs() if n_lanes > 1 else [(self.streams[self.here[0]], 1)]
-        size, parts = len(x) // n_lanes, []
+        streams, size, parts = self._runs(n_lanes), len(x) // n_lanes, []
         masks = self._drawn({stream for stream, _ in streams}, lambda: self._mask(x[:size], p))
         for part, (stream, n) in zip(torch.split(x, [size * n for _, n in streams]), streams, strict=True):
             parts.append(dropped(part, masks[stream], n, 1 / (1 - p)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _runs(self) -> list[tuple[int, int]]:
-        """Streams of the lanes that are here, each with how many of them stand behind one another."""
+    def _runs(self, n_lanes: int) -> list[tuple[int, int]]:
+        """Streams of the lanes whose rows are in a tensor, each with how many of them stand behind one another."""
+        if n_lanes == 1:
+            return [(self.streams[self.here[0]], 1)]
         return [(stream, len(list(lanes))) for stream, lanes in groupby(self.here, key=self.streams.__getitem__)]
 
     def _drawn(self, streams: set[int], draw: Any) -> dict[int, Any]:
@@ -140,13 +141,10 @@ class Draws(TorchFunctionMode):
     ) -> Tensor:  # fmt: skip
         """Attention with dropout. On a CPU torch writes the maps out, and so do we, each stream's under one mask."""
         n = len(self.here) if self.rows.are_in(query, len(self.here)) else 1
-        streams = self._runs() if n > 1 else [(self.streams[self.here[0]], 1)]
-        wide = torch.float32 if query.dtype in (torch.bfloat16, torch.float16) else query.dtype
-        size, parts, done = len(query) // n, [], 0
-        shape = (size, *query.shape[1:-1], key.shape[-2])
+        streams, size, parts, done = self._runs(n), len(query) // n, [], 0
         names = {stream for stream, _ in streams}
         if query.device.type == "cpu":
-            masks = self._drawn(names, lambda: self._mask(torch.empty(shape, dtype=wide), dropout_p))
+            masks = self._drawn(names, lambda: draw_attention_mask(query[:size], key, dropout_p))
         else:
             masks = self._drawn(names, lambda: self._skipped(query, key, value, attn_mask, size, dropout_p, is_causal))
         for stream, n_lanes in streams:
