@@ -34,6 +34,20 @@ def read_pairs(table: Table, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     return list(zip(*cleaned, strict=True))
 
 
+def read_groups(table: Table, column: str | None) -> list[str] | None:
+    """What each row belongs to, without blanks around it; None where there is no such column.
+
+    Errors:
+        DataError: a row has none.
+    """
+    if column is None:
+        return None
+    values = table.columns[column]
+    missing = [i for i, value in enumerate(values) if is_missing(value) or value != value]
+    table.refuse(missing, f"the group `{column}` must be given", "nothing", "fill it in or delete the row")
+    return [str(value).strip() for value in values]
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()

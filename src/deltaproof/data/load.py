@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deltaproof.data.checks import check_enough, check_labels, presence, read_pairs
+from deltaproof.data.checks import check_enough, check_labels, presence, read_groups, read_pairs
 from deltaproof.data.columns import Columns, find_columns, find_text
 from deltaproof.data.dataset import Dataset, dataset_fingerprint
 from deltaproof.data.empty_texts import set_aside_empty
 from deltaproof.data.label_names import named_labels
 from deltaproof.data.leaks import find_conflicts, find_leaks, shared_groups
-from deltaproof.data.numbers import is_missing
 from deltaproof.data.reading import Reading
 from deltaproof.data.sealed import SealedSplit
 from deltaproof.data.sources import read_file, read_source
@@ -163,12 +162,7 @@ def _check_columns(table: Table, columns: Columns) -> None:
 
 
 def _split(role: str, table: Table, columns: Columns, targets: Targets) -> Split:
-    groups = None
-    if columns.group is not None:
-        values = table.columns[columns.group]
-        missing = [i for i, value in enumerate(values) if is_missing(value) or value != value]
-        table.refuse(missing, f"the group `{columns.group}` must be given", "nothing", "fill it in or delete the row")
-        groups = [str(value).strip() for value in values]
+    groups = read_groups(table, columns.group)
     return Split(role, table.ids(), read_pairs(table, columns.text), targets.values[role], groups)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deltaproof.data.checks import read_pairs
+from deltaproof.data.checks import read_groups, read_pairs
 from deltaproof.data.columns import find_columns
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.numbers import as_number, is_code, is_missing
@@ -214,12 +214,7 @@ def read_adversarial(
     targets = read_targets(
         {"adversarial": _renamed(table, columns.label, label_names or {})}, columns.label, dataset.kind
     )
-    groups = None
-    if columns.group is not None:
-        values = table.columns[columns.group]
-        missing = [row for row, value in enumerate(values) if is_missing(value) or value != value]
-        table.refuse(missing, f"the group `{columns.group}` must be given", "nothing", "fill it in or delete the row")
-        groups = [str(value).strip() for value in values]
+    groups = read_groups(table, columns.group)
     numbered = _numbered(table, targets, dataset)
     split = Split(name, table.ids(), read_pairs(table, columns.text), numbered, groups)
     reach = 100 * 1.96 * (0.25 / len(split)) ** 0.5
