@@ -5,6 +5,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from deltaproof.cli.main import app
+from deltaproof.experiments.reporter import Reporter
 from deltaproof.records.store import Store
 
 FAST: dict[str, Any] = {"epochs": 1, "batch_size": 16, "max_length": 16, "precision": "fp32", "device": "cpu"}
@@ -12,6 +16,21 @@ FAST: dict[str, Any] = {"epochs": 1, "batch_size": 16, "max_length": 16, "precis
 FAST_OPTIONS = ["--epochs", "1", "--batch-size", "16", "--max-length", "16", "--precision", "fp32", "--device", "cpu"]
 TIMINGS = {"cost", "started", "seconds", "environment"}
 """Fields of a record that two runs of one spec do not share."""
+
+
+def call(*arguments: Any) -> Any:
+    """What the command line gives: exit code, stdout and stderr."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+class Sayings(Reporter):
+    """Remembers what it was told in words."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def write_reviews(path: Path, n_rows: int = 96, seed: int = 0) -> Path:

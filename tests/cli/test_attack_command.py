@@ -6,13 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
-from small import FAST_OPTIONS
+from small import FAST_OPTIONS, call
 
 FEW = ["--perturbations", "char_swap,word_drop", "--strengths", "0.3", "--max-examples", "12", "--device", "cpu"]
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

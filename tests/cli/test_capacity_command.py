@@ -6,11 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
-from small import FAST_OPTIONS
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from small import FAST_OPTIONS, call
 
 
 @pytest.fixture(scope="module")

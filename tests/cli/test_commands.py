@@ -11,11 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
-from small import FAST_OPTIONS, write_csv
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from small import FAST_OPTIONS, call, write_csv
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,15 @@ import json
 import shutil
 
 import pytest
-from typer.testing import CliRunner
 
-from deltaproof.cli.main import app
 from deltaproof.experiments.terminal import Terminal
-from small import FAST_OPTIONS, write_csv, write_reviews
+from small import FAST_OPTIONS, call, write_csv, write_reviews
 
 METHOD_KEYS = {"name", "mean", "low", "high", "verdict", "difference", "cost"}
 COST_KEYS = {
     "n_trainable", "reachable_dimension", "train_seconds", "examples_per_second", "train_flops", "stored_bytes",
     "peak_memory_bytes", "latency_seconds", "merged_latency_seconds", "trainable_fraction",
 }  # fmt: skip
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

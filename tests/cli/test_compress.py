@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from deltaproof.backbones.source import find_source
-from deltaproof.cli.main import app
 from deltaproof.data.load import load_data
 from deltaproof.data.run_folder import write_splits
 from deltaproof.experiments.jobs import Job
@@ -15,10 +13,7 @@ from deltaproof.methods import method_from
 from deltaproof.records.spec import Spec
 from deltaproof.tasks.text import task_for
 from deltaproof.training.settings import Training
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from small import call
 
 
 @pytest.fixture(scope="module")

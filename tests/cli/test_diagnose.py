@@ -6,10 +6,8 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from deltaproof.backbones import load_backbone, save_tiny
-from deltaproof.cli.main import app
 from deltaproof.methods import method_from
 from deltaproof.methods.tuned import attach
 from deltaproof.records.spec import Spec
@@ -18,10 +16,7 @@ from deltaproof.tasks.text import TextTask
 from deltaproof.testing.bench import Bench
 from deltaproof.theory.diagnose import diagnose
 from deltaproof.theory.updates import read_update
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from small import call
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deltaproof.cli.main import app
-from small import FAST_OPTIONS
+from small import FAST_OPTIONS, call
 
 CLAIMS = ["T1", "T2", "T3", "T4", "T5", "Without Regret", "Learns less", "Forgets less", "Intruders"]
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

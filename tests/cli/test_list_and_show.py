@@ -3,14 +3,9 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from deltaproof.cli.main import app
 from deltaproof.methods import METHODS
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from small import call
 
 
 @pytest.fixture(autouse=True)

@@ -7,20 +7,11 @@ import pytest
 
 import deltaproof
 from deltaproof.errors import ConfigError
-from deltaproof.experiments.reporter import Reporter
 from deltaproof.records.store import Store
-from small import FAST, essence, write_reviews
+from small import FAST, Sayings, essence, write_reviews
 
 RATES = "1e-6,3e-3"
 PLAN = {**FAST, "epochs": 4, "methods": "full", "learning_rates": RATES, "seeds": 1, "baselines": False}
-
-
-class Sayings(Reporter):
-    def __init__(self):
-        self.texts = []
-
-    def say(self, text):
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")

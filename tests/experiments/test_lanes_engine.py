@@ -13,24 +13,13 @@ from deltaproof.experiments.engines.engine import ignore
 from deltaproof.experiments.engines.lanes import LanesEngine, _Ticket, said_of, why_no_lane
 from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest
 from deltaproof.experiments.lane_run import run_lanes
-from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.run import run
 from deltaproof.records.store import Store
 from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.lanes.trial import Trial
-from small import FAST
+from small import FAST, Sayings
 
 PLAN = {**FAST, "methods": "full,lora(rank=2),lora(rank=4),head", "trials": 3, "seeds": 2, "workers": 1}
-
-
-class Sayings(Reporter):
-    """Remembers what it was told in words."""
-
-    def __init__(self):
-        self.texts = []
-
-    def say(self, text):
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")

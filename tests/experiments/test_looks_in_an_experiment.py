@@ -6,22 +6,13 @@ import pytest
 
 import deltaproof
 from deltaproof.errors import ConfigError
-from deltaproof.experiments.reporter import Reporter
 from deltaproof.looks import planned_looks
 from deltaproof.records.store import Store
 from deltaproof.report import write_report
-from small import FAST
+from small import FAST, Sayings
 
 PLAN = {**FAST, "methods": "full,head", "trials": 1, "seeds": 6, "looks": 2, "baselines": False, "keep": "best"}
 FIRST, SECOND = planned_looks(6, 2, 0.05)
-
-
-class Sayings(Reporter):
-    def __init__(self):
-        self.texts = []
-
-    def say(self, text):
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")

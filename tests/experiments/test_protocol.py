@@ -18,24 +18,12 @@ from deltaproof.evaluation.predict import predict
 from deltaproof.experiments import other_versions, specs
 from deltaproof.experiments.engines.local import LocalEngine
 from deltaproof.experiments.jobs import Job
-from deltaproof.experiments.reporter import Reporter
 from deltaproof.experiments.run import run, use_threads
 from deltaproof.experiments.table import table_from
 from deltaproof.experiments.tuning import best_rate
 from deltaproof.records.store import Store, read_json
 from deltaproof.saving.folder import load_tuned
-from small import FAST, essence
-
-
-class Sayings(Reporter):
-    """Remembers what it was told in words."""
-
-    def __init__(self):
-        self.texts = []
-
-    def say(self, text):
-        self.texts.append(text)
-
+from small import FAST, Sayings, essence
 
 PLAN = {**FAST, "methods": "full,lora(rank=2),head", "trials": 3, "seeds": 2, "margin": 0.05}
 

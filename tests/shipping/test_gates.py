@@ -9,12 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner
 
 from by_hand_folders import NAMES, classifier
 from deltaproof.backbones import load_backbone, save_tiny
 from deltaproof.backbones.tiny import tiny_language_model
-from deltaproof.cli.main import app
 from deltaproof.methods import method_from
 from deltaproof.methods.tuned import attach
 from deltaproof.records.spec import Spec
@@ -24,6 +22,7 @@ from deltaproof.shipping.check import check
 from deltaproof.shipping.gate import Gate, all_hold, gates_text
 from deltaproof.tasks.text import TextTask
 from deltaproof.testing.bench import Bench
+from small import call
 
 
 def broken(gates: list[Gate]) -> set[str]:
@@ -291,10 +290,6 @@ def test_answers_of_another_shape_or_without_a_number_do_not_hold():
     one = [np.array([1.0, 2.0])]
     assert not g.answers_are_equal("answers", one, [np.array([1.0, 2.0, 3.0])], 1.0, "").holds
     assert not g.answers_are_equal("answers", one, [np.array([1.0, np.nan])], 1.0, "").holds
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_the_command_ends_with_0_where_all_hold_and_with_3_where_one_does_not(made):
