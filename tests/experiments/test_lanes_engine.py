@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -180,6 +181,19 @@ def test_it_says_what_ended_lanes_early(jobs, monkeypatch, kind, value, cause):
     monkeypatch.setattr(engine, "_supervised", lambda *_: (kind, value))
     engine._run_group([_Ticket(jobs[0][0], ignore)])
     assert said == [f"lanes of {jobs[0][0].spec.contestant} ended early ({cause}); what is open of them is run alone"]
+
+
+def test_a_group_of_an_engine_that_was_stopped_ends_without_a_traceback(jobs, monkeypatch):
+    engine, loud, before = LanesEngine(may_decline=False, say=print), [], set(threading.enumerate())
+    monkeypatch.setattr(threading, "excepthook", loud.append)
+    tickets = [_Ticket(job, ignore) for job in jobs[0][:2]]
+    engine._waiting = list(tickets)
+    engine.stop()
+    engine._take_turn(tickets[0])
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+    assert all(ticket.over.is_set() for ticket in tickets)
+    assert loud == []
 
 
 def test_the_peak_of_lanes_is_foretold_within_15_percent(both):

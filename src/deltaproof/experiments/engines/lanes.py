@@ -3,6 +3,7 @@
 What cannot be a lane is run by the local engine, which this one is otherwise.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -88,7 +89,8 @@ class LanesEngine(LocalEngine):
 
         def work() -> None:
             try:
-                self._run_group(group)
+                with contextlib.suppress(Stopped):  # those who wait for these runs find out for themselves
+                    self._run_group(group)
             finally:
                 with self._taking:
                     self._n_busy -= 1
