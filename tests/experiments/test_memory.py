@@ -79,6 +79,13 @@ def test_lanes_hold_what_is_loaded_once_and_each_has_its_own_values_beside_it(jo
     assert predicted_bytes([job] * 4, 4) < 4 * alone
 
 
+def test_lanes_that_part_for_wide_batches_keep_as_much_as_their_fullest_pass(job):
+    jobs = [job] * 4
+    assert predicted_bytes(jobs, 4, share=0.25) == predicted_bytes(jobs, 1), "the widest batch is as full as any"
+    assert predicted_bytes(jobs, 4, share=0.5) == predicted_bytes(jobs, 2)
+    assert most_in_one_pass(jobs, predicted_bytes(jobs, 2), share=0.5) == 4
+
+
 def test_on_an_accelerator_the_host_keeps_nothing_for_gradients(job):
     probe = Probe(3 * GB, 0, 0, peak_device_memory_bytes=5 * GB, loaded_bytes=GB, kept_bytes=GB, n_trainable=10**6)
     jobs = [Job(job.spec, job.folder, "cuda", probe=Probe(**{**vars(probe), "peak_memory_bytes": 3 * GB}))] * 3

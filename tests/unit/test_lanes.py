@@ -222,6 +222,23 @@ def test_when_memory_runs_out_fewer_lanes_go_through_in_one_pass():
     assert_alike(side, other)
 
 
+def test_of_wide_batches_fewer_lanes_go_through_in_one_pass_at_the_same_results():
+    side, other = Side(three("lora")), Side(three("lora")).alone()
+    lanes = Lanes(side.base, side.tuned, usual_width=8)
+    together, sizes = lanes._logits, []
+
+    def seen(some, depth, batch):
+        sizes.append((batch["input_ids"].shape[1], len(some)))
+        return together(some, depth, batch)
+
+    lanes._logits = seen
+    (first,) = {run.begin() for run in side.runs}
+    go(side.runs, first, lanes)
+    assert {n for _, n in sizes} > {1}
+    assert all(width * n <= 3 * lanes.usual_width for width, n in sizes if n > 1)
+    assert_alike(side, other)
+
+
 def test_the_base_lies_in_memory_once_and_nobody_moves_it():
     side = Side(["lora(rank=2)", "bitfit", "head"])
     before = {name: parameter.clone() for name, parameter in side.base.model.named_parameters()}

@@ -9,7 +9,7 @@ from deltaproof.backbones import TINY_FAMILIES, tiny_backbone
 from deltaproof.data import Split
 from deltaproof.data.dataset import Dataset
 from deltaproof.tasks.batches import epoch_batches, evaluation_batches, training_batches
-from deltaproof.tasks.text import TextTask, collate, task_for
+from deltaproof.tasks.text import WIDTHS, TextTask, collate, task_for
 
 CLASSES = TextTask("classification", ("a", "b", "c"), ("accuracy",), 16)
 SEVERAL = TextTask("multilabel", ("a", "b"), ("micro_f1",), 16)
@@ -107,6 +107,28 @@ def test_a_batch_is_padded_to_its_longest_row_as_the_tokenizer_does(tokenizer):
     wanted = tokenizer([texts[row] for row in (2, 0, 1)], padding=True, return_tensors="pt")
     for key in ("input_ids", "attention_mask"):
         assert torch.equal(batch[key], wanted[key])
+
+
+def test_with_room_a_batch_is_padded_to_a_multiple_as_the_tokenizer_does_and_never_beyond_it(tokenizer):
+    texts = ["a good film", "a bad film with a bad story", "fox"]
+    rows = CLASSES.encode_texts(tokenizer, [(text,) for text in texts])
+    batch = collate(rows, [0, 1, 2], tokenizer.pad_token_id, 64)
+    wanted = tokenizer(texts, padding=True, pad_to_multiple_of=WIDTHS, return_tensors="pt")
+    for key in ("input_ids", "attention_mask"):
+        assert torch.equal(batch[key], wanted[key])
+    longest = rows.lengths.max()
+    assert batch["input_ids"].shape[1] > longest, "else this shows nothing"
+    assert collate(rows, [0, 1, 2], tokenizer.pad_token_id, longest)["input_ids"].shape[1] == longest
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_padding_to_a_multiple_changes_no_answer(family):
+    backbone = tiny_backbone(family)
+    rows = CLASSES.encode_texts(backbone.tokenizer, [("a good film",), ("a bad film with a bad story",)])
+    pad = backbone.tokenizer.pad_token_id
+    with torch.no_grad():
+        narrow, wide = (backbone.model.eval()(**collate(rows, [0, 1], pad, most)).logits for most in (0, 64))
+    assert torch.allclose(narrow, wide, atol=1e-6)
 
 
 def test_rows_are_taken_in_the_order_given(tokenizer):

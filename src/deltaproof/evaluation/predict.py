@@ -43,7 +43,8 @@ def predict_side_by_side(
     def do(size: int, device: torch.device) -> list[np.ndarray]:
         outputs = [np.zeros((len(encoded), task.n_outputs)) for _ in models]
         for rows in evaluation_batches(encoded.lengths, size):
-            batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
+            made = collate(encoded, rows, pad_token_id, task.max_length)
+            batch = {key: value.to(device) for key, value in made.items()}
             with autocast(device, precision):
                 found = logits(batch)
             for output, each in zip(outputs, found, strict=True):

@@ -20,6 +20,8 @@ from deltaproof.methods.edits import ModelEdit, WeightEdit
 from deltaproof.methods.tuned import Tuned
 from deltaproof.records.record import Measurements
 from deltaproof.records.store import Store
+from deltaproof.tasks.batches import epoch_batches
+from deltaproof.tasks.text import padded
 from deltaproof.training.lanes.together import Lanes, why_alone
 from deltaproof.training.lanes.trial import Trial, try_lanes
 from deltaproof.training.loop import Run, go
@@ -32,6 +34,8 @@ N_ROUNDS = 1
 """How often a step is timed each way: once, as the gradients that are compared before have warmed both up."""
 SIZES = (1, 4)
 """How many lanes in one pass are tried where as many as memory holds gain little."""
+USUAL = 0.75
+"""Share of the batches of which as many lanes go through in one pass as are the fastest for a middling one."""
 NOTE = "trained in lanes beside others: its seconds are its share of the time, its memory that of its probe, alone"
 
 LaneProgress = Callable[[str, int, int, dict[str, float]], None]
@@ -67,8 +71,10 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
         lanes, alone = _ready(jobs, ground, store, progress)
         if len(lanes) < 2:
             return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in lanes)))
-        most = most_in_one_pass([lane.job for lane in lanes], request.memory_bytes, device_bytes)
-        together = Lanes(ground.backbone, [lane.run.tuned for lane in lanes], min(most, request.side_by_side or most))
+        usual, widest = _widths(ground)
+        most = most_in_one_pass([lane.job for lane in lanes], request.memory_bytes, device_bytes, usual / widest)
+        wanted = min(most, request.side_by_side or most)
+        together = Lanes(ground.backbone, [lane.run.tuned for lane in lanes], wanted, usual)
         trial = _tried(together, lanes, request, most)
         alone += [(lanes[at].job.spec.key, "its gradient in lanes is not its own") for at in trial.strays]
         fit = [lane for at, lane in enumerate(lanes) if at not in trial.strays]
@@ -84,7 +90,9 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
             "lanes": len(fit),
             "side_by_side": together.side_by_side,
             "gain": gain,
-            "predicted_memory_bytes": predicted_bytes([lane.job for lane in fit], together.side_by_side),
+            "predicted_memory_bytes": predicted_bytes(
+                [lane.job for lane in fit], together.side_by_side, usual / widest
+            ),
         }
         finish = _Finish(ground, store, fit, facts, memory, (time.perf_counter() - clock) / len(fit))
         _train(together, fit, finish)
@@ -120,6 +128,14 @@ def _ready(
 
         lanes.append(_Lane(job, run_on(ground, tuned, job, store, told), before))
     return lanes, alone
+
+
+def _widths(ground: Ground) -> tuple[int, int]:
+    """The usual width of batches, up to which all lanes of a pass go through it, and that of the widest."""
+    lengths, most = ground.train_rows.lengths, ground.task.max_length
+    batches = epoch_batches(lengths, ground.settings.batch_size, 0, 0)
+    widths = np.array([padded(int(lengths[rows].max()), most) for rows in batches])
+    return int(np.quantile(widths, USUAL, method="higher")), int(widths.max())
 
 
 def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest, most: int) -> Trial:

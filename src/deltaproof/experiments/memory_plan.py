@@ -26,13 +26,23 @@ def alone_bytes(probe: Probe) -> int:
     return max(probe.peak_memory_bytes, probe.loaded_bytes + LATER_BYTES + int(HEAP * _kept(probe)))
 
 
-def predicted_bytes(jobs: Sequence[Job], side_by_side: int = 1) -> int:
-    """Peak host memory of jobs in lanes, so many of them in one pass."""
+def predicted_bytes(jobs: Sequence[Job], side_by_side: int = 1, share: float = 1.0) -> int:
+    """Peak host memory of jobs in lanes.
+
+    Args:
+        side_by_side: how many of them go through in one pass, of batches up to the usual width.
+        share: that width, as a share of the widest batch's: of wider ones fewer lanes go through.
+    """
     hungriest, *others = sorted((job.probe or Probe() for job in jobs), key=alone_bytes, reverse=True)
     own = sum(4 * COPIES * probe.n_trainable for probe in others)
-    beside = int(HEAP_BESIDE * sum(_kept(probe) for probe in others[: side_by_side - 1]))
+    beside = int(HEAP_BESIDE * _lanes_beside(side_by_side, share) * _kept(hungriest))
     merged = jobs[0].base_bytes // 2 if jobs[0].spec.stage == "final" else 0  # on a copy, which half fits in the holes
     return alone_bytes(hungriest) + own + beside + merged
+
+
+def _lanes_beside(side_by_side: int, share: float) -> float:
+    """What the fullest pass has beside one lane's widest batch, as a multiple of that."""
+    return max(0.0, side_by_side * share - 1)
 
 
 def _kept(probe: Probe) -> int:
@@ -40,25 +50,28 @@ def _kept(probe: Probe) -> int:
     return probe.kept_bytes if probe.peak_device_memory_bytes is None else 0
 
 
-def predicted_device_bytes(jobs: Sequence[Job], side_by_side: int = 1) -> int:
+def predicted_device_bytes(jobs: Sequence[Job], side_by_side: int = 1, share: float = 1.0) -> int:
     """The same of an accelerator's memory: the hungriest alone, and what the others have of their own."""
     probes = sorted((job.probe or Probe() for job in jobs), key=lambda probe: probe.kept_bytes, reverse=True)
     peak = max(probe.peak_device_memory_bytes or 0 for probe in probes)
     own = sum(4 * (COPIES - 1) * probe.n_trainable for probe in probes[1:])  # the best values wait on the host
-    return peak + own + sum(probe.kept_bytes for probe in probes[1:side_by_side])
+    return peak + own + int(_lanes_beside(side_by_side, share) * probes[0].kept_bytes)
 
 
-def most_in_one_pass(jobs: Sequence[Job], memory_bytes: float, device_bytes: float | None = None) -> int:
+def most_in_one_pass(
+    jobs: Sequence[Job], memory_bytes: float, device_bytes: float | None = None, share: float = 1.0
+) -> int:
     """How many of these, at least one, go through the model in one pass within the memory that there is.
 
     Args:
         memory_bytes: of the host.
+        share: of the usual width, as for `predicted_bytes`.
         device_bytes: of the accelerator, where there is one.
     """
     limit, predict = memory_bytes, predicted_bytes
     if device_bytes is not None:
         limit, predict = device_bytes, predicted_device_bytes
-    n = max([n for n in range(2, len(jobs) + 1) if predict(jobs, n) <= limit], default=1)
+    n = max([n for n in range(2, len(jobs) + 1) if predict(jobs, n, share) <= limit], default=1)
     return -(-len(jobs) // -(-len(jobs) // n))  # passes of like size
 
 

@@ -17,7 +17,7 @@ from deltaproof.methods.decompositions import decompositions_in
 from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
 from deltaproof.tasks.batches import epoch_batches
-from deltaproof.tasks.text import Encoded, TextTask
+from deltaproof.tasks.text import Encoded, TextTask, padded
 from deltaproof.training.loop import number_of_steps, steps_between_evaluations, train
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
@@ -64,8 +64,8 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
         train(tuned, task, longest, one, _steps(settings, 1), TINY_RATE, spec.seed, accelerator)
     ordinary = rows.take(rows_of_every_length(rows.lengths, settings.batch_size, N_STEPS))
     outcome = train(tuned, task, ordinary, one, _steps(settings, N_STEPS), TINY_RATE, spec.seed, accelerator)
-    share = tokens_of_a_step(rows.lengths, settings.batch_size) / tokens_of_a_step(
-        ordinary.lengths, settings.batch_size
+    share = tokens_of_a_step(rows.lengths, settings.batch_size, task.max_length) / tokens_of_a_step(
+        ordinary.lengths, settings.batch_size, task.max_length
     )
     seconds_per_row = _seconds_per_row(tuned, task, rows, settings, spec)
     peak, device_peak = memory.host_bytes(), memory.device_bytes()
@@ -98,10 +98,10 @@ def rows_of_every_length(lengths: np.ndarray, batch_size: int, n_batches: int) -
     return np.concatenate([order[start : start + batch_size] for start in starts])
 
 
-def tokens_of_a_step(lengths: np.ndarray, batch_size: int) -> float:
+def tokens_of_a_step(lengths: np.ndarray, batch_size: int, most: int) -> float:
     """Mean over an epoch's batches, padding included: what a few steps took is scaled by it to what a step takes."""
     batches = epoch_batches(lengths, batch_size, 0, 0)
-    return float(np.mean([len(batch) * lengths[batch].max() for batch in batches]))
+    return float(np.mean([len(batch) * padded(int(lengths[batch].max()), most) for batch in batches]))
 
 
 def rows_of_mean_length(lengths: np.ndarray, n_rows: int) -> np.ndarray:

@@ -13,6 +13,10 @@ from deltaproof.backbones.tokenizing import pair_separator
 from deltaproof.data.dataset import Dataset
 from deltaproof.data.split import Split
 
+WIDTHS = 4
+"""Batches of training and evaluation are as many tokens wide as a multiple of this. In bf16 on a CPU, oneDNN makes code
+of its own for every width that it sees, 26 milliseconds and 5 MB of it for a step of a small model."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -124,9 +128,22 @@ def task_for(dataset: Dataset, metrics: Sequence[str], max_length: int) -> TextT
     return TextTask(dataset.kind, labels, tuple(metrics), max_length, mean, std)
 
 
-def collate(encoded: Encoded, rows: Sequence[int] | np.ndarray, pad_token_id: int) -> dict[str, Tensor]:
-    """Right-padded tensors of some rows, (rows, tokens): `input_ids`, `attention_mask`, perhaps `token_type_ids`."""
-    width = max(len(encoded.columns["input_ids"][row]) for row in rows)
+def padded(n_tokens: int, most: int) -> int:
+    """The width that so many tokens are padded to: a multiple of `WIDTHS`, but within `most`.
+
+    >>> padded(29, 256), padded(29, 30), padded(29, 0)
+    (32, 30, 29)
+    """
+    return max(n_tokens, min(most, -(-n_tokens // WIDTHS) * WIDTHS))
+
+
+def collate(encoded: Encoded, rows: Sequence[int] | np.ndarray, pad_token_id: int, most: int = 0) -> dict[str, Tensor]:
+    """Right-padded tensors of some rows, (rows, tokens): `input_ids`, `attention_mask`, perhaps `token_type_ids`.
+
+    Args:
+        most: tokens that there may be; where it is given, widths are few, see `padded`.
+    """
+    width = padded(max(len(encoded.columns["input_ids"][row]) for row in rows), most)
     batch = {}
     for key, column in encoded.columns.items():
         filler = pad_token_id if key == "input_ids" else 0

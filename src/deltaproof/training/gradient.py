@@ -97,7 +97,8 @@ class BatchGradient:
         n_tokens = 0
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            batch = {key: value.to(device) for key, value in collate(self.rows, part, self.pad_token_id).items()}
+            made = collate(self.rows, part, self.pad_token_id, self.task.max_length)
+            batch = {key: value.to(device) for key, value in made.items()}
             targets = torch.as_tensor(self.rows.targets[part], dtype=torch.float32, device=device)
             for some, losses in self._losses(runs, batch, targets):
                 losses = losses * (len(part) / len(rows))

@@ -114,7 +114,8 @@ class ShardedGradient(BatchGradient):
             part = own[start : start + size]
             weight = len(part) / len(rows)
             taken = part if len(part) else rows[:1]
-            batch = {key: value.to(device) for key, value in collate(self.rows, taken, self.pad_token_id).items()}
+            made = collate(self.rows, taken, self.pad_token_id, self.task.max_length)
+            batch = {key: value.to(device) for key, value in made.items()}
             targets = torch.as_tensor(self.rows.targets[taken], dtype=torch.float32, device=device)
             with self.accelerator.autocast():
                 loss = self.task.loss(run.tuned(**batch).logits, targets) + penalty(run.tuned)

@@ -18,8 +18,11 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+    "LRU_CACHE_CAPACITY": "16",
 }
-"""glibc's allocator gives large blocks back to the system and asks for them anew at every step; so it keeps them."""
+"""glibc's allocator gives large blocks back to the system and asks for them anew at every step; so it keeps them.
+oneDNN and its binding in torch keep code for a thousand shapes each, hundreds of megabytes; so they keep less."""
 ENGINES = ("local", "lanes", "auto")
 """Those that fork workers on this machine."""
 

@@ -1,5 +1,6 @@
 """Several tuned models over one frozen base, called at once."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,16 @@ class Lanes:
     Args:
         side_by_side: how many lanes go through in one pass, their rows behind one another; the others follow. All when
             left out.
+        usual_width: tokens of a row up to which as many do. Of wider batches fewer do, so that no pass has more tokens:
+            wide ones gain little by company, and would decide what memory is needed.
     """
 
-    def __init__(self, base: Backbone, lanes: Sequence[Tuned], side_by_side: int | None = None) -> None:
+    def __init__(
+        self, base: Backbone, lanes: Sequence[Tuned], side_by_side: int | None = None, usual_width: float = math.inf
+    ) -> None:
         self.tuned = list(lanes)
         self.side_by_side = side_by_side or len(self.tuned)
+        self.usual_width = usual_width
         self.backbone = sharing_copy(base)
         self.model: Any = self.backbone.model
         device = next(self.model.parameters()).device
@@ -63,9 +69,11 @@ class Lanes:
         self.model.train(runs[0].tuned.training)
         self.draws.new_batch()
         self.trunk.new_batch()
+        most = lanes_of_width(batch["input_ids"].shape[1], self.side_by_side, self.usual_width)
         for depth, lanes in self._by_depth(by_number).items():
-            for at in range(0, len(lanes), self.side_by_side):
-                some = lanes[at : at + self.side_by_side]
+            size = evenly(len(lanes), most)
+            for at in range(0, len(lanes), size):
+                some = lanes[at : at + size]
                 yield [by_number[lane] for lane in some], self._logits(some, depth, batch)
 
     def _by_depth(self, lanes: Iterable[int]) -> dict[int, list[int]]:
@@ -104,6 +112,24 @@ class Lanes:
             whole = {number for number in own if changes[number][path]}
             module = self.backbone.module(path)
             module.forward = Switch(module, own, whole, self.draws)
+
+
+def lanes_of_width(width: int, side_by_side: int, usual_width: float) -> int:
+    """How many lanes at most go through in one pass, with rows of so many tokens.
+
+    >>> [lanes_of_width(width, 4, 32) for width in (16, 32, 48, 64, 256)]
+    [4, 4, 2, 2, 1]
+    """
+    return side_by_side if width <= usual_width else max(1, int(side_by_side * usual_width / width))
+
+
+def evenly(n: int, most: int) -> int:
+    """The size of parts, no larger than `most`, that are about equal.
+
+    >>> evenly(8, 3), evenly(4, 4), evenly(5, 4)
+    (3, 4, 3)
+    """
+    return -(-n // -(-n // most))
 
 
 def why_alone(base: Backbone, tuned: Tuned) -> str | None:
