@@ -14,16 +14,19 @@ MARGIN = 1.15
 docs/explanation/speed.md."""
 COPIES = 5
 """Of what a run trains, in fp32: the values, the gradients, two moments, and the best values so far."""
-HEAP, HEAP_BESIDE = 1.6, 0.9
-"""Bytes that the C library's heap grows by on a CPU for each byte that a pass keeps of one lane, and of each further
-one; fitted, see docs/explanation/speed.md."""
+HEAP_FRESH, HEAP_AGED, HEAP_BESIDE = 1.5, 2.2, 1.6
+"""Bytes that the C library's heap grows by on a CPU for each byte that the widest batch keeps of one lane, at first and
+once it has holes, and for each that a pass keeps beside that; fitted, see docs/explanation/speed.md."""
+AGED_STEPS = 60
+"""By then a heap has the holes that it is going to have."""
 LATER_BYTES = 20 * 10**6
 """Of the libraries, what a run comes to after its first step: scoring, counting, writing."""
 
 
 def alone_bytes(probe: Probe) -> int:
     """Peak host memory of one run: what its probe took, or more, since the heap goes on to grow for some steps."""
-    return max(probe.peak_memory_bytes, probe.loaded_bytes + LATER_BYTES + int(HEAP * _kept(probe)))
+    heap = HEAP_FRESH + (HEAP_AGED - HEAP_FRESH) * min(1.0, probe.n_steps / AGED_STEPS)
+    return max(probe.peak_memory_bytes, probe.loaded_bytes + LATER_BYTES + int(heap * _kept(probe)))
 
 
 def predicted_bytes(jobs: Sequence[Job], side_by_side: int = 1, share: float = 1.0) -> int:
