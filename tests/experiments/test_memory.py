@@ -1,5 +1,6 @@
 """Memory that trainings may fill: as users write it, what it bounds, and what is foretold of it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,7 @@ from deltaproof.records.store import Store
 from small import FAST
 
 GB = 10**9
-PROBE = Probe(peak_memory_bytes=3 * GB, loaded_bytes=GB, kept_bytes=GB, n_trainable=10**6)
+PROBE = Probe(n_steps=100, peak_memory_bytes=3 * GB, loaded_bytes=GB, kept_bytes=GB, n_trainable=10**6)
 
 
 @pytest.fixture
@@ -72,6 +73,7 @@ def test_what_is_kept_for_the_gradient_is_counted_once_and_without_parameters():
 def test_lanes_hold_what_is_loaded_once_and_each_has_its_own_values_beside_it(job):
     alone = alone_bytes(PROBE)
     assert alone >= PROBE.peak_memory_bytes
+    assert alone > alone_bytes(replace(PROBE, n_steps=10)), "the heap gets holes"
     assert predicted_bytes([job]) == alone
     assert predicted_bytes([job] * 4) == alone + 3 * 5 * 4 * 10**6
     more = [predicted_bytes([job] * 4, n) for n in (1, 2, 3, 4)]

@@ -12,7 +12,7 @@ from deltaproof.methods import method_from
 from deltaproof.methods.tuned import attach
 from deltaproof.metrics import METRICS
 from deltaproof.tasks.batches import training_batches
-from deltaproof.tasks.text import TextTask, collate
+from deltaproof.tasks.text import TextTask, collate, padded
 from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.gradient import BatchGradient
 from deltaproof.training.loop import Run, number_of_steps, train
@@ -485,8 +485,10 @@ def test_the_scores_are_those_of_the_metric_on_the_models_answers():
 def test_tokens_are_counted_with_their_padding():
     training = Small(epochs=1, dropout=0.0)()
     lengths = training.train_rows.lengths
-    batches = training_batches(lengths, 4, training.seed, 6)
-    assert training.outcome.tokens_seen == sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    batches = list(training_batches(lengths, 4, training.seed, 6))
+    assert {len(batch) for batch in batches} == {4}
+    widths = [padded(int(lengths[batch].max()), TASK.max_length) for batch in batches]
+    assert training.outcome.tokens_seen == sum(width * 4 for width in widths)
 
 
 def test_a_device_that_is_not_there_is_refused():

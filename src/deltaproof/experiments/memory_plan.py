@@ -14,19 +14,23 @@ MARGIN = 1.15
 docs/explanation/speed.md."""
 COPIES = 5
 """Of what a run trains, in fp32: the values, the gradients, two moments, and the best values so far."""
-HEAP_FRESH, HEAP_AGED, HEAP_BESIDE = 1.5, 2.2, 1.6
-"""Bytes that the C library's heap grows by on a CPU for each byte that the widest batch keeps of one lane, at first and
-once it has holes, and for each that a pass keeps beside that; fitted, see docs/explanation/speed.md."""
+HEAP_FRESH, HEAP_AGED = 0.8, 2.0
+"""Bytes that the C library's heap grows by on a CPU for each byte that the fullest pass keeps, at first and once the heap
+has holes. Lanes share some of what they keep, such as masks. Fitted, see docs/explanation/speed.md."""
 AGED_STEPS = 60
 """By then a heap has the holes that it is going to have."""
 LATER_BYTES = 20 * 10**6
 """Of the libraries, what a run comes to after its first step: scoring, counting, writing."""
 
 
-def alone_bytes(probe: Probe) -> int:
-    """Peak host memory of one run: what its probe took, or more, since the heap goes on to grow for some steps."""
+def alone_bytes(probe: Probe, fullness: float = 1.0) -> int:
+    """Peak host memory of one run: what its probe took, or more, since the heap goes on to grow for some steps.
+
+    Args:
+        fullness: what the fullest pass carries, as a multiple of the run's widest batch.
+    """
     heap = HEAP_FRESH + (HEAP_AGED - HEAP_FRESH) * min(1.0, probe.n_steps / AGED_STEPS)
-    return max(probe.peak_memory_bytes, probe.loaded_bytes + LATER_BYTES + int(heap * _kept(probe)))
+    return max(probe.peak_memory_bytes, probe.loaded_bytes + LATER_BYTES + int(heap * fullness * _kept(probe)))
 
 
 def predicted_bytes(jobs: Sequence[Job], side_by_side: int = 1, share: float = 1.0) -> int:
@@ -38,14 +42,12 @@ def predicted_bytes(jobs: Sequence[Job], side_by_side: int = 1, share: float = 1
     """
     hungriest, *others = sorted((job.probe or Probe() for job in jobs), key=alone_bytes, reverse=True)
     own = sum(4 * COPIES * probe.n_trainable for probe in others)
-    beside = int(HEAP_BESIDE * _lanes_beside(side_by_side, share) * _kept(hungriest))
     merged = jobs[0].base_bytes // 2 if jobs[0].spec.stage == "final" else 0  # on a copy, which half fits in the holes
-    return alone_bytes(hungriest) + own + beside + merged
+    return alone_bytes(hungriest, _fullness(side_by_side, share)) + own + merged
 
 
-def _lanes_beside(side_by_side: int, share: float) -> float:
-    """What the fullest pass has beside one lane's widest batch, as a multiple of that."""
-    return max(0.0, side_by_side * share - 1)
+def _fullness(side_by_side: int, share: float) -> float:
+    return max(1.0, side_by_side * share)
 
 
 def _kept(probe: Probe) -> int:
@@ -58,7 +60,7 @@ def predicted_device_bytes(jobs: Sequence[Job], side_by_side: int = 1, share: fl
     probes = sorted((job.probe or Probe() for job in jobs), key=lambda probe: probe.kept_bytes, reverse=True)
     peak = max(probe.peak_device_memory_bytes or 0 for probe in probes)
     own = sum(4 * (COPIES - 1) * probe.n_trainable for probe in probes[1:])  # the best values wait on the host
-    return peak + own + int(_lanes_beside(side_by_side, share) * probes[0].kept_bytes)
+    return peak + own + int((_fullness(side_by_side, share) - 1) * probes[0].kept_bytes)
 
 
 def most_in_one_pass(
