@@ -1,10 +1,12 @@
 """The Ray engine on a real cluster of two nodes on this machine, each with a temporary folder of its own."""
 
 import shutil
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,9 +18,10 @@ from deltaproof.data.ledger import openings
 from deltaproof.data.run_folder import read_dataset
 from deltaproof.errors import ConfigError, DeltaproofError, MissingExtraError
 from deltaproof.experiments.engines import cluster as cluster_module
-from deltaproof.experiments.engines import parcel
+from deltaproof.experiments.engines import membership, parcel
 from deltaproof.experiments.engines.cluster import RayEngine
 from deltaproof.experiments.engines.engine import Stopped
+from deltaproof.experiments.engines.placement import has_room
 from deltaproof.experiments.engines.worker import Surroundings
 from deltaproof.experiments.jobs import Job
 from deltaproof.experiments.reporter import Reporter
@@ -83,7 +86,7 @@ def is_at_work(process):
 
 
 def test_an_experiment_outlives_a_killed_worker_and_a_lost_node_and_ends_with_the_records_of_the_local_engine(
-    cluster, alone, bert, reviews_csv, tmp_path, monkeypatch
+    cluster, alone, bert, reviews_csv, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DELTAPROOF_HOME", str(tmp_path / "home"))
     reporter = Watching(tuning=kill_one_worker, final=lambda: cluster.remove_node(cluster.second, False))
@@ -92,6 +95,7 @@ def test_an_experiment_outlives_a_killed_worker_and_a_lost_node_and_ends_with_th
     table = deltaproof.compare(model=bert, data=reviews_csv, out=folder, reporter=reporter, **plan)
     assert reporter.actions == {}, "both were killed"
     assert any("its node or worker was lost" in text for text in reporter.texts)
+    assert capsys.readouterr().out == "", "ray's own word of it goes to stderr: stdout is for `--json`"
     assert {row.status for row in table.rows} == {"done"}
     assert essence(folder) == essence(alone)
     finals = {record.spec.key for record in Store(alone).records() if record.spec.stage == "final"}
@@ -134,6 +138,54 @@ def test_an_engine_that_is_stopped_ends_the_runs_on_the_nodes(cluster, alone, tm
     assert not list(tmp_path.glob("records/*"))
 
 
+def test_a_run_that_no_node_can_take_says_so_and_begins_once_one_joins_that_can(cluster, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "WAITING_SECONDS", 1.0)
+    shutil.copytree(alone / "data", tmp_path / "data")
+    spec = next(record.spec for record in Store(alone).records() if record.spec.stage == "tuning")
+    texts, joined = [], []
+
+    def hear(text):
+        texts.append(text)
+        joined.append(cluster.add_node(num_cpus=2, env_vars={"TMPDIR": str(tmp_path), "RAY_worker_niceness": "0"}))
+
+    engine = RayEngine(cluster.address, hear)
+    engine.start()
+    engine._n_threads = 2  # the nodes that there are have one processor each
+    try:
+        record = engine.run(Job(spec, tmp_path, "cpu"))
+    finally:
+        engine.close()
+        for node in joined:
+            cluster.remove_node(node)
+    assert record.status == "done"
+    assert len(texts) == 1
+    assert "no node of the cluster has what it asks for (2 CPU, 0 B of memory); it waits for one to join" in texts[0]
+
+
+def test_a_head_node_that_falls_silent_is_named_after_a_while_and_nothing_is_asked_of_it(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:9"))
+    monkeypatch.setattr(membership, "CHECK_SECONDS", 0.0)
+    joined = membership.Membership("auto")
+    joined.check()
+    assert not joined.is_lost, "one that is restarted is silent for a moment, too"
+    monkeypatch.setattr(membership, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(DeltaproofError, match=r"head node must answer .* then the same command goes on"):
+        joined.check()
+    assert joined.is_lost
+
+
+def test_an_address_of_rays_client_is_refused_with_the_one_that_will_do(bert, reviews_csv, tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(DeltaproofError, match=r"got one of Ray's client, `ray://here:10001`; call on a node"):
+        deltaproof.compare(model=bert, data=reviews_csv, out=tmp_path, **PLAN, engine="ray", address="ray://here:10001")
+
+
+def test_what_hands_errands_on_at_a_node_loads_no_torch():
+    code = "import sys, deltaproof.experiments.engines.node; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_ray_that_is_not_installed_is_named_with_its_extra(bert, reviews_csv, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"which is not installed; run `pip install 'deltaproof\[cluster\]'`"):
@@ -173,7 +225,7 @@ def test_a_run_asks_for_its_threads_or_its_share_of_an_accelerator(
     nodes, device, wanted, expected, asked, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(cluster_module, "_nodes", lambda: nodes)
+    monkeypatch.setattr(cluster_module, "nodes", lambda: nodes)
     engine = RayEngine(None, print)
     slots = engine.slots(device, wanted)
     assert (slots.n_workers, slots.n_threads) == expected
@@ -181,18 +233,55 @@ def test_a_run_asks_for_its_threads_or_its_share_of_an_accelerator(
     assert {name: options[name] for name in asked} == pytest.approx(asked)
 
 
-def test_memory_counts_by_node_and_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster_module, "_nodes", lambda: [BIG, SMALL])
+def asked_by(engine, folder, is_alone=False, device="cpu"):
+    """What a run asks of its node."""
+    return engine._options(Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), folder, device), is_alone)
+
+
+def test_memory_counts_by_node_and_is_asked_for_with_what_ray_and_the_fork_server_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "nodes", lambda: [BIG, SMALL])
     engine = RayEngine(None, print)
-    assert engine.workers_in_memory(int(10e9), 20) == 5 + 1, "0.8 of 64 and of 16 GB"
+    assert engine.workers_in_memory(int(10e9), 20) == 4 + 1, "0.8 of 64 and of 16 GB, by 10.4 GB"
+    assert asked_by(engine, tmp_path)["memory"] == int(10.4e9)
     assert engine.workers_in_memory(int(100e9), 20) == 1
-    job = Job(Spec("a", {}, {}, {}, {}, {}, 0, "final"), tmp_path, "cpu")
-    assert engine._options(job, is_alone=True)["memory"] == int(0.8 * 64e9), "no more than the largest node has"
-    assert engine._options(job, is_alone=True)["num_cpus"] == 16
+    options = asked_by(engine, tmp_path, is_alone=True)
+    assert options["memory"] == int(0.8 * 64e9), "no more than the largest node has"
+    assert options["num_cpus"] == 16
+
+
+def test_a_limit_on_memory_lets_no_node_be_given_more_runs_than_it_may_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "nodes", lambda: [BIG, BIG])
+    engine = RayEngine(None, print, memory=int(12e9))
+    assert engine.memory_bytes() == pytest.approx(12e9 / 1.15)
+    assert engine.workers_in_memory(int(5e9), 20) == 2 * 2
+    asked = asked_by(engine, tmp_path)["memory"]
+    assert 2 * asked <= 64e9 < 3 * asked, "ray places two on a node, never three"
+
+
+def test_memory_of_nodes_that_take_no_runs_counts_for_nothing(tmp_path, monkeypatch):
+    head = {"memory": 256e9}  # as `ray start --head --num-cpus 0` has it
+    monkeypatch.setattr(cluster_module, "nodes", lambda: [head, SMALL])
+    engine = RayEngine(None, print)
+    assert engine.memory_bytes() == pytest.approx(0.8 * 16e9 - 0.4e9)
+    assert engine.workers_in_memory(int(100e9), 20) == 1
+    assert has_room(SMALL, {"memory": asked_by(engine, tmp_path)["memory"]})
+
+
+def test_a_run_that_is_to_be_alone_asks_for_what_one_node_has(tmp_path, monkeypatch):
+    many_cores, much_memory = {"CPU": 64.0, "memory": 16e9}, {"CPU": 8.0, "GPU": 1.0, "memory": 64e9}
+    monkeypatch.setattr(cluster_module, "nodes", lambda: [many_cores, much_memory])
+    for device in ("cpu", "cuda"):
+        engine = RayEngine(None, print)
+        engine.slots(device, None)
+        engine.workers_in_memory(int(100e9), 20)
+        options = asked_by(engine, tmp_path, is_alone=True, device=device)
+        asked = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], "memory": options["memory"]}
+        assert has_room(much_memory, asked)
+        assert asked["CPU"] == 8
 
 
 def test_a_cluster_without_accelerators_refuses_cuda(monkeypatch):
-    monkeypatch.setattr(cluster_module, "_nodes", lambda: [BIG])
+    monkeypatch.setattr(cluster_module, "nodes", lambda: [BIG])
     with pytest.raises(ConfigError, match=r"must have accelerators for `cuda`, it has none; use `--device cpu`"):
         RayEngine(None, print).slots("cuda", None)
 

@@ -10,8 +10,9 @@ import hashlib
 import math
 import os
 import platform
-import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ import numpy as np
 from deltaproof.backbones.source import ALIASES, find_source
 from deltaproof.data.ledger import record_opening
 from deltaproof.data.run_folder import carried_files, read_dataset
-from deltaproof.errors import ConfigError, DeltaproofError, MissingExtraError
+from deltaproof.errors import ConfigError, DeltaproofError
+from deltaproof.experiments import wording
 from deltaproof.experiments.engines import node
 from deltaproof.experiments.engines.answers import facts_from, probe_from, record_from, stored
 from deltaproof.experiments.engines.engine import OnProgress, Say, Stopped, ignore
-from deltaproof.experiments.engines.local import MEMORY_SHARE, surroundings
-from deltaproof.experiments.engines.node import Model, Parcel
+from deltaproof.experiments.engines.local import surroundings
+from deltaproof.experiments.engines.membership import Membership, first_line, nodes
+from deltaproof.experiments.engines.node import Message, Model, Parcel
 from deltaproof.experiments.engines.parcel import LAST, Incoming
+from deltaproof.experiments.engines.placement import asked_bytes, has_room, room_bytes, roomiest, runs_at_once
 from deltaproof.experiments.engines.slots import Slots, plan_slots
 from deltaproof.experiments.environment import versions
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
-from deltaproof.experiments.memory_plan import MARGIN
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
@@ -38,28 +41,38 @@ MOST_LOSSES = 5
 """Nodes or workers that may be lost under one run before it counts as failed."""
 LARGEST_CARRIED_BYTES = 20 * 10**9
 """A model folder is carried up to this size; a larger one must lie under the same path on every node."""
+POLL_SECONDS, WAITING_SECONDS = 2.0, 15.0
+"""How often a task that says nothing is looked after, and when one that has not begun is spoken of."""
 HEEDED = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM")
 """Environment variables of the driver that runs on nodes heed too; no secret is among them."""
+
+
+Options = dict[str, Any]
+"""What is asked of Ray for a task, by Ray's names."""
+
+
+class _AskAgain(Exception):  # noqa: N818 - nothing went wrong
+    """A task asked for what no node has any more, and can do with less."""
 
 
 class RayEngine:
     """Runs jobs on the nodes of a Ray cluster; may be called from several threads."""
 
     def __init__(self, address: str | None, say: Say, memory: int | None = None) -> None:
-        self._address, self._say, self._memory = address or "auto", say, memory
+        self._cluster, self._say, self._memory = Membership(address or "auto"), say, memory
         self._told = surroundings()
         if self._told.script is not None:
             raise ConfigError(
                 f"a method must be registered in a module that nodes can import, got one in the script "
                 f"`{self._told.script}`; put the class into a module that is installed on every node"
             )
-        self._n_threads, self._gpu_share, self._memory_bytes = 1, 0.0, 0
+        self._n_threads, self._gpu_share, self._peak_bytes = 1, 0.0, 0
         self._references: dict[Path, tuple[Any, Any]] = {}
         self._models: dict[str, Model] = {}
         self._folders: set[Path] = set()
         self._packing, self._counting = threading.Lock(), threading.Lock()
         self._running: set[Any] = set()
-        self._is_stopped = self._is_ours = False
+        self._is_stopped = False
         self.open_slots(1)
 
     def start(self) -> None:
@@ -68,58 +81,44 @@ class RayEngine:
         Raises:
             MissingExtraError: ray is not installed. DeltaproofError: no cluster answers at the address.
         """
-        try:
-            import ray
-        except ImportError:
-            raise MissingExtraError(
-                "the engine `ray` needs the package `ray`, which is not installed; "
-                "run `pip install 'deltaproof[cluster]'`, on every node too"
-            ) from None
-        if ray.is_initialized():
-            return
-        try:
-            _knock(self._address)
-            ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DeltaproofError(
-                f"a Ray cluster must answer at `{self._address}`, got {_first_line(error)}; start one with "
-                f"`ray start --head`, or give its `--address HOST:PORT`"
-            ) from None
-        self._is_ours = True
+        self._cluster.join()
 
     def slots(self, device: str, n_workers: int | None) -> Slots:
         """As many runs as the cluster's processors, or accelerators, hold; threads as on the smallest node alone.
 
         Where the plan wants more runs than there are accelerators, they share them by equal fractions.
         """
-        nodes = [found for found in _nodes() if found.get("CPU", 0) >= 1]
-        if not nodes:
+        able = [found for found in nodes() if found.get("CPU", 0) >= 1]
+        if not able:
             raise ConfigError("a cluster must have a node with a CPU, this one has none; see `ray status`")
         if device != "cpu":
-            n_gpus = int(sum(found.get("GPU", 0) for found in nodes))
+            n_gpus = int(sum(found.get("GPU", 0) for found in able))
             if n_gpus == 0:
                 raise ConfigError(f"the cluster must have accelerators for `{device}`, it has none; use `--device cpu`")
             each = math.ceil((n_workers or n_gpus) / n_gpus)
             self._gpu_share = 1 / each
             return Slots(min(n_workers or n_gpus, each * n_gpus), 1)
-        on_each = None if n_workers is None else math.ceil(n_workers / len(nodes))
-        self._n_threads = plan_slots(device, on_each, int(min(found["CPU"] for found in nodes))).n_threads
-        room = max(1, sum(int(found["CPU"]) // self._n_threads for found in nodes))
+        on_each = None if n_workers is None else math.ceil(n_workers / len(able))
+        self._n_threads = plan_slots(device, on_each, int(min(found["CPU"] for found in able))).n_threads
+        room = max(1, sum(int(found["CPU"]) // self._n_threads for found in able))
         return Slots(min(n_workers or room, room), self._n_threads)
 
     def memory_bytes(self) -> float:
-        return max(self._sizes(), default=0.0)
-
-    def _sizes(self) -> list[float]:
-        """Of each node, the memory that runs may fill there together."""
-        most = math.inf if self._memory is None else self._memory / MARGIN
-        return [min(most, found.get("memory", 0.0) * MEMORY_SHARE) for found in _nodes()]
+        return max((room_bytes(found, self._memory) for found in self._able()), default=0.0)
 
     def workers_in_memory(self, peak_memory_bytes: int, most: int) -> int:
         """Each node's memory counts by itself; tasks ask for that much memory from now on."""
-        sizes = self._sizes()
-        self._memory_bytes = int(min(peak_memory_bytes, max(sizes, default=0.0)))
-        return max(1, min(most, sum(int(size // max(1, peak_memory_bytes)) for size in sizes)))
+        self._peak_bytes, able = peak_memory_bytes, self._able()
+        asked = max(1, asked_bytes(able, peak_memory_bytes, self._memory))
+        room = sum(
+            min(runs_at_once(found, peak_memory_bytes, self._memory), int(found.get("memory", 0.0) // asked))
+            for found in able
+        )
+        return max(1, min(most, room))
+
+    def _able(self) -> list[dict[str, float]]:
+        """The nodes on which a run can take place; memory that others have is of no use."""
+        return [found for found in nodes() if has_room(found, {"CPU": self._n_threads, "GPU": self._gpu_share})]
 
     def open_slots(self, n_workers: int) -> None:
         self._slots = threading.Semaphore(n_workers)
@@ -153,7 +152,7 @@ class RayEngine:
 
         with self._counting:
             self._is_stopped = True
-            for task in self._running:
+            for task in self._running if not self._cluster.is_lost else ():
                 ray.cancel(task, force=True)
 
     def close(self) -> None:
@@ -162,7 +161,7 @@ class RayEngine:
             import ray
         except ImportError:
             return
-        if not ray.is_initialized():
+        if self._cluster.is_lost or not ray.is_initialized():
             return
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -176,8 +175,7 @@ class RayEngine:
         ]
         if tasks:
             ray.wait(tasks, num_returns=len(tasks), timeout=5)
-        if self._is_ours:
-            ray.shutdown()
+        self._cluster.leave()
 
     def _attempt(
         self, errand: str, request: Job | Question, on_progress: OnProgress = ignore, is_alone: bool = False
@@ -190,22 +188,27 @@ class RayEngine:
             failures.ObjectLostError,
         )  # fmt: skip
         what = request.spec.contestant if isinstance(request, Job) else request.model
+        n_lost = 0
         with self._slots:
-            for losses in range(1, MOST_LOSSES + 1):
+            while n_lost < MOST_LOSSES:
                 try:
                     return self._once(errand, request, on_progress, is_alone)
                 except failures.OutOfMemoryError:
                     return "killed", None
                 except failures.TaskCancelledError:
                     raise Stopped from None
+                except _AskAgain:
+                    continue
                 except lost as error:
                     if self._is_stopped:
                         raise Stopped from None
+                    self._cluster.check()
+                    n_lost += 1
                     found = f"{what}: its node or worker was lost ({type(error).__name__})"
-                    self._say(f"{found}: again elsewhere" if losses < MOST_LOSSES else f"{found} {losses} times")
+                    self._say(f"{found}: again elsewhere" if n_lost < MOST_LOSSES else f"{found} {n_lost} times")
                 except failures.RayTaskError as error:
                     raise DeltaproofError(
-                        f"every node must be able to run deltaproof, one could not: {_first_line(error.cause)}; "
+                        f"every node must be able to run deltaproof, one could not: {first_line(error.cause)}; "
                         f"install deltaproof in the Python of every node"
                     ) from None
         return "error", f"the node or worker that ran it was lost {MOST_LOSSES} times"
@@ -218,12 +221,12 @@ class RayEngine:
         with self._counting:
             if self._is_stopped:
                 raise Stopped
-            task = ray.remote(node.work).options(**self._options(request, is_alone)).remote(errand, request, parcel)
+            options = self._options(request, is_alone)
+            task = ray.remote(node.work).options(**options).remote(errand, request, parcel)
             self._running.add(task)
         incoming = Incoming(request.folder)
         try:
-            for reference in task:
-                kind, *values = ray.get(reference)
+            for kind, *values in self._messages(task, options, lambda: self._options(request, is_alone)):
                 if kind == "progress":
                     for said in values[0]:
                         on_progress(*said)
@@ -240,6 +243,51 @@ class RayEngine:
             raise Stopped
         return "error", "the task ended and left no word"
 
+    def _messages(self, task: Any, options: Options, options_now: Callable[[], Options]) -> Iterator[Message]:
+        """What a task says, as it comes; raises Ray's errors.
+
+        Raises:
+            _AskAgain: no node has what the task asks for, and less would do by now.
+            DeltaproofError: the cluster is lost.
+        """
+        import ray
+
+        has_begun, is_told, began = False, False, time.monotonic()
+        while not self._is_stopped:
+            ready, _ = ray.wait([task], timeout=POLL_SECONDS)
+            self._cluster.check()
+            if ready:
+                try:
+                    reference = next(task)
+                except StopIteration:
+                    return
+                has_begun = True
+                yield ray.get(reference)
+            elif not has_begun and time.monotonic() - began > WAITING_SECONDS:
+                is_told = self._tell_of_wait(task, options, options_now, is_told)
+
+    def _tell_of_wait(self, task: Any, options: Options, options_now: Callable[[], Options], is_told: bool) -> bool:
+        """Say once that no node can take a task, where that is so; returns whether it was said."""
+        import ray
+
+        def fits(wanted: Options) -> bool:
+            asked = {"CPU": wanted["num_cpus"], "GPU": wanted["num_gpus"], "memory": wanted["memory"]}
+            return any(has_room(found, asked) for found in nodes())
+
+        if fits(options):
+            return is_told  # nodes are busy, with other runs or with somebody else's
+        if fits(options_now()):
+            ray.cancel(task, force=True)
+            raise _AskAgain
+        if is_told:
+            return True
+        gpus = f", {options['num_gpus']:g} GPU" if options["num_gpus"] else ""
+        self._say(
+            f"{options['name']}: no node of the cluster has what it asks for ({options['num_cpus']} CPU{gpus}, "
+            f"{wording.size(options['memory'])} of memory); it waits for one to join, see `ray status`"
+        )
+        return True
+
     @staticmethod
     def _settle(request: Job | Question, incoming: Incoming, was_opened: bool) -> None:
         """Put what came into the run folder, and enter an opening of the test split in this machine's ledger."""
@@ -250,22 +298,25 @@ class RayEngine:
         with Store(request.folder).lock(request.spec.key):
             incoming.settle()
 
-    def _options(self, request: Job | Question, is_alone: bool) -> dict[str, Any]:
-        """What a task asks of its node."""
+    def _options(self, request: Job | Question, is_alone: bool) -> Options:
+        """What a task asks of its node, as the cluster is now."""
+        n_bytes = 0
         if isinstance(request, Question):
             name, n_cpus = f"look at {request.model}", 1
-            n_gpus = float(request.device != "cpu" and any(found.get("GPU", 0) >= 1 for found in _nodes()))
+            n_gpus = float(request.device != "cpu" and any(found.get("GPU", 0) >= 1 for found in nodes()))
         else:
-            name, n_cpus = request.spec.contestant, self._n_threads
+            name, n_cpus, able = request.spec.contestant, self._n_threads, self._able()
             n_gpus = 0.0 if request.device == "cpu" else self._gpu_share
+            if self._peak_bytes and able:
+                n_bytes = asked_bytes(able, self._peak_bytes, self._memory)
             if is_alone:
-                n_cpus = int(max(found.get("CPU", 1) for found in _nodes()))
+                n_cpus = max(n_cpus, int(roomiest(able).get("CPU", 1)))
                 n_gpus = math.ceil(n_gpus)
         return {
             "name": name,
             "num_cpus": n_cpus,
             "num_gpus": n_gpus,
-            "memory": self._memory_bytes,
+            "memory": n_bytes,
             "max_retries": 0,
             "num_returns": "streaming",
             "scheduling_strategy": "SPREAD",
@@ -311,32 +362,13 @@ class RayEngine:
         return self._references[path][1]
 
 
-def _knock(address: str) -> None:
-    """Raise an OSError where nobody listens at `HOST:PORT`: Ray itself would go on asking for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
 def _put(path: Path) -> Any:
     import ray
 
     return ray.put(np.fromfile(path, dtype=np.uint8))
 
 
-def _nodes() -> list[dict[str, float]]:
-    """The resources of every node that is alive."""
-    import ray
-
-    return [found["Resources"] for found in ray.nodes() if found["Alive"]]
-
-
 def _identity(folder: Path) -> str:
     """A name for an experiment's folder on the nodes: the same again when the same command goes on."""
     facts = (folder / "data" / "dataset.json").read_bytes()
     return hashlib.sha256(f"{platform.node()}:{folder.resolve()}:".encode() + facts).hexdigest()[:16]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

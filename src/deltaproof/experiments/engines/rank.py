@@ -10,7 +10,6 @@ from typing import Any
 from deltaproof.errors import DeltaproofError
 from deltaproof.experiments.engines.parents import die_with_parent
 from deltaproof.experiments.jobs import Job
-from deltaproof.memory import is_out_of_memory
 
 
 def take_part(errand: str, job: Job, rank: int, n_ranks: int, meeting: Path, connection: Connection) -> None:
@@ -21,6 +20,8 @@ def take_part(errand: str, job: Job, rank: int, n_ranks: int, meeting: Path, con
     except DeltaproofError as error:
         connection.send(("user_error", error))
     except BaseException as error:
+        from deltaproof.memory import is_out_of_memory  # brings torch: not for those who only start such processes
+
         kind = "out_of_memory" if is_out_of_memory(error) else "error"
         text = str(error).splitlines()[0] if kind == "out_of_memory" else traceback.format_exc(limit=12)
         connection.send((kind, text))
