@@ -15,8 +15,8 @@ docs/explanation/speed.md."""
 COPIES = 5
 """Of what a run trains, in fp32: the values, the gradients, two moments, and the best values so far."""
 HEAP_FRESH, HEAP_AGED = 0.8, 2.0
-"""Bytes that the C library's heap grows by on a CPU for each byte that the fullest pass keeps, at first and once the heap
-has holes. Lanes share some of what they keep, such as masks. Fitted, see docs/explanation/speed.md."""
+"""Bytes that the C library's heap grows by on a CPU for each byte that the fullest pass keeps, at first and once the
+heap has holes. Lanes share some of what they keep, such as masks. Fitted, see docs/explanation/speed.md."""
 AGED_STEPS = 60
 """By then a heap has the holes that it is going to have."""
 LATER_BYTES = 20 * 10**6
