@@ -210,7 +210,11 @@ def test_settings_that_keep_a_run_from_being_a_lane(jobs):
     job = jobs[0][0]
     assert why_no_lane(job) is None
     assert "trained again" in why_no_lane(dataclasses.replace(job, restore=True))
-    for key, value, why in (("precision", "fp16", "fp16"), ("gradient_checkpointing", True, "gradient checkpointing")):
+    for key, value, why in (
+        ("precision", "fp16", "fp16"),
+        ("gradient_checkpointing", True, "gradient checkpointing"),
+        ("feature_extraction", True, "feature extraction"),
+    ):
         spec = dataclasses.replace(job.spec, training={**job.spec.training, key: value})
         assert why in why_no_lane(dataclasses.replace(job, spec=spec))
 

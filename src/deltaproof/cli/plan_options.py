@@ -65,6 +65,7 @@ TRAINING = {
     "patience": _training("Stop after so many evaluations without gain.", int),
     "precision": _training("auto, fp32, bf16 or fp16. \\[default: auto]"),
     "gradient_checkpointing": _training("Less memory, a third more time.", bool, "--gradient-checkpointing"),
+    "feature_extraction": _training("Frozen lower layers without dropout, once per row.", bool, "--feature-extraction"),
     "revision": _training("Commit of the model on the hub."),
     "trust_remote_code": o.RemoteCode,
 }

@@ -18,7 +18,8 @@ from deltaproof.methods.tuned import Tuned, attach
 from deltaproof.records.spec import Spec
 from deltaproof.tasks.batches import epoch_batches
 from deltaproof.tasks.text import Encoded, TextTask, padded
-from deltaproof.training.loop import number_of_steps, steps_between_evaluations, train
+from deltaproof.training.keeping import feature_bytes
+from deltaproof.training.loop import Run, number_of_steps, steps_between_evaluations, train
 from deltaproof.training.precision import accelerator_for, pick_device
 from deltaproof.training.settings import Training
 
@@ -39,8 +40,9 @@ def probe(job: Job) -> Probe:
     memory = PeakMemory(device)
     try:
         backbone = load_for(spec, job.trust_remote_code)
-        rows = TextTask.from_json(spec.task).encode(backbone.tokenizer, dataset.train)
-        return _measured(job, backbone, rows, memory, clock)
+        task = TextTask.from_json(spec.task)
+        rows, validation_rows = (task.encode(backbone.tokenizer, each) for each in (dataset.train, dataset.validation))
+        return _measured(job, backbone, rows, validation_rows, memory, clock)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -48,7 +50,9 @@ def probe(job: Job) -> Probe:
         return Probe(peak_memory_bytes=peak, peak_device_memory_bytes=device_peak, out_of_memory=True)
 
 
-def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, clock: float) -> Probe:
+def _measured(
+    job: Job, backbone: Backbone, rows: Encoded, validation_rows: Encoded, memory: PeakMemory, clock: float
+) -> Probe:
     """`clock`: when the probe began."""
     spec = job.spec
     method, task, settings = method_from(spec.method), TextTask.from_json(spec.task), loop_settings(spec)
@@ -68,7 +72,15 @@ def _measured(job: Job, backbone: Backbone, rows: Encoded, memory: PeakMemory, c
         ordinary.lengths, settings.batch_size, task.max_length
     )
     seconds_per_row = _seconds_per_row(tuned, task, rows, settings, spec)
+    kept_features = 0
+    if not is_one_of_several():
+        whole = Run(tuned, task, rows, validation_rows, settings, TINY_RATE, spec.seed, accelerator)
+        kept_features = feature_bytes(whole)
     peak, device_peak = memory.host_bytes(), memory.device_bytes()
+    if device_peak is None:
+        peak, loaded_bytes = peak + kept_features, loaded_bytes + kept_features
+    else:
+        device_peak += kept_features
     pad_token_id = backbone.tokenizer.pad_token_id
     return Probe(
         load_seconds=load_seconds,

@@ -46,7 +46,8 @@ class Alone:
 
     def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
         (run,) = runs
-        with Quick() if run.accelerator.device.type == "cpu" else nullcontext():
+        quick = Quick() if run.accelerator.device.type == "cpu" else nullcontext()
+        with run.features or nullcontext(), quick:
             logits = run.tuned(**batch).logits
         yield runs, [logits]
 
@@ -89,16 +90,11 @@ class BatchGradient:
             free_cached(self.accelerator.device)
 
     def _accumulate(self, runs: "Sequence[Run]", rows: np.ndarray) -> list[float]:
-        device, size = self.accelerator.device, runs[0].micro_batch_size
+        device = self.accelerator.device
         self.forward.take_up(runs)
-        for run in runs:
-            run.tuned.train()
         totals = {run: torch.zeros((), device=device) for run in runs}
         n_tokens = 0
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            made = collate(self.rows, part, self.pad_token_id, self.task.max_length)
-            batch = {key: value.to(device) for key, value in made.items()}
+        for part, batch in self._batches(runs, rows):
             targets = torch.as_tensor(self.rows.targets[part], dtype=torch.float32, device=device)
             for some, losses in self._losses(runs, batch, targets):
                 losses = losses * (len(part) / len(rows))
@@ -112,6 +108,23 @@ class BatchGradient:
             run.outcome.tokens_seen += n_tokens
         seen: list[float] = torch.stack(list(totals.values())).tolist()
         return seen
+
+    def _batches(self, runs: "Sequence[Run]", rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """The micro-batches of a batch, for runs that train."""
+        size = runs[0].micro_batch_size
+        for run in runs:
+            run.tuned.train()
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            batch = collate(self.rows, part, self.pad_token_id, self.task.max_length)
+            yield part, {key: value.to(self.accelerator.device) for key, value in batch.items()}
+
+    def pass_through(self, run: "Run", rows: np.ndarray) -> None:
+        """Only the forward passes of a batch, for what is kept of them; the run's random numbers stay as they are."""
+        self.forward.take_up([run])
+        for _, batch in self._batches([run], rows):
+            with self.accelerator.autocast():
+                list(self.forward([run], batch))
 
     def _losses(
         self, runs: "Sequence[Run]", batch: dict[str, Tensor], targets: Tensor

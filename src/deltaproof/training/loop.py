@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from deltaproof.evaluation.predict import predict, predict_side_by_side
 from deltaproof.methods.tuned import Tuned
 from deltaproof.metrics import METRICS
 from deltaproof.seeding import seed_everything
-from deltaproof.tasks.batches import training_batches
+from deltaproof.tasks.batches import epoch_batches, training_batches
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.best import Best
 from deltaproof.training.checkpoints import Checkpoint
+from deltaproof.training.features import Features
 from deltaproof.training.gradient import BatchGradient, Forward, random_state
+from deltaproof.training.keeping import features_for
 from deltaproof.training.optimizer import adamw
 from deltaproof.training.outcome import Outcome
 from deltaproof.training.recomputing import check_recomputable, recompute_activations
@@ -83,6 +86,12 @@ def go(
     gradient = (ShardedGradient if lead.accelerator.num_processes > 1 else BatchGradient)(
         lead.task, lead.train_rows, lead.tuned.backbone.tokenizer.pad_token_id, lead.accelerator, forward
     )
+    if forward is None:
+        lead.features = features_for(lead)
+    if lead.features is not None and lead.features.stores:
+        # what an interrupted run had kept is made again from the same batches, so that it goes on to the same bits
+        for rows in epoch_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, 0)[:first]:
+            gradient.pass_through(lead, rows)
     batches = training_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, lead.n_steps)
     for step, rows in islice(enumerate(batches), first, stop_after):
         live = _still_live(live, ended)
@@ -176,6 +185,8 @@ class Run:
         self.losses: list[float] = []
         self.random: dict[str, Tensor] = {}
         """Where the generators stand that the forward pass draws from, between two steps."""
+        self.features: Features | None = None
+        """What its frozen layers make of rows, where that is kept or they rest; for a run by its own model."""
 
     @property
     def precision(self) -> str:
@@ -273,7 +284,10 @@ class Run:
         """
         rows, pad_token_id = self.validation_rows, self.tuned.backbone.tokenizer.pad_token_id
         if answers is None:
-            answers = predict(self.tuned, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision)
+            with self.features or nullcontext():
+                answers = predict(
+                    self.tuned, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision
+                )
         if not np.isfinite(answers).all():
             self._diverge(f"diverged by step {step + 1} of {self.n_steps}: the model's answers are not finite")
             return {}
@@ -301,6 +315,7 @@ class Run:
 
     def end(self) -> None:
         """Put the best values back and let go of what only training needed."""
+        self.features = None
         self.best.put_back(self.trained)
         if self.accelerator.num_processes > 1:
             let_go(self.tuned)

@@ -1,6 +1,6 @@
 """What the training loop reads: the same for every contestant, but for the learning rate."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -34,3 +34,15 @@ class Training(Settings):
     """Stop after so many evaluations without a better validation score; never when left out."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    feature_extraction: bool = False
+    """Layers below a method's lowest change run without dropout, as a fixed feature extractor: what they make of a row
+    is the same in every epoch, so that it is computed once and kept, within the bytes of the model's weights. For
+    methods that change the top only, such as `head`; the usual linear probe."""
+
+    @pydantic.model_serializer(mode="wrap")
+    def _said_where_set(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A later setting is left out where it is off, so that runs recorded before it keep their keys."""
+        found: dict[str, Any] = handler(self)
+        if not self.feature_extraction:
+            found.pop("feature_extraction", None)
+        return found

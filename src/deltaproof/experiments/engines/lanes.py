@@ -160,6 +160,8 @@ def why_no_lane(job: Job) -> str | None:
         return "fp16 scales the loss of each run in its own way"
     if job.spec.training["gradient_checkpointing"]:
         return "what gradient checkpointing computes again cannot be split among lanes"
+    if job.spec.training.get("feature_extraction", False):
+        return "with feature extraction a run keeps features for itself"
     return None
 
 
