@@ -118,11 +118,13 @@ def test_the_limit_bounds_workers_and_the_lanes_of_a_group(job):
     assert len(engine._group_of(tickets[0])) == 3, "half of the limit for each slot"
 
 
-def test_on_a_cluster_the_limit_holds_for_each_node(monkeypatch):
-    monkeypatch.setattr("deltaproof.experiments.engines.cluster._nodes", lambda: [{"memory": 64e9}, {"memory": 8e9}])
+@pytest.mark.parametrize(("other_bytes", "n_runs"), [(48e9, 2 + 2), (8e9, 2)])
+def test_on_a_cluster_the_limit_holds_for_each_node(other_bytes, n_runs, monkeypatch):
+    nodes = [{"CPU": 8.0, "memory": 64e9}, {"CPU": 8.0, "memory": other_bytes}]
+    monkeypatch.setattr("deltaproof.experiments.engines.cluster.nodes", lambda: nodes)
     engine = RayEngine(None, print, memory=int(MARGIN * 10 * GB))
     assert engine.memory_bytes() == pytest.approx(10 * GB)
-    assert engine.workers_in_memory(5 * GB - 1, 20) == 2 + 1
+    assert engine.workers_in_memory(5 * GB - 1, 20) == n_runs
 
 
 def test_a_contestant_that_does_not_fit_alone_is_named_before_anything_is_trained(bert, reviews_csv, tmp_path):
