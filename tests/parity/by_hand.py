@@ -48,7 +48,7 @@ def train_by_hand(model, rows: Encoded, pad_token_id: int, *, learning_rate, bat
         if step < n_warmup:
             schedule.step()
         with Quick():
-            logits = model.train()(**collate(rows, batch, pad_token_id)).logits
+            logits = model.train()(**collate(rows, batch, pad_token_id, TASK.max_length)).logits
         loss = F.cross_entropy(logits, torch.tensor(rows.targets[batch, 0]).long())
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*decayed, *plain], 1.0)

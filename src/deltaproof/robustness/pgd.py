@@ -71,7 +71,8 @@ def pgd(
     def answers(size: int, device: torch.device) -> np.ndarray:
         outputs = np.zeros((len(attack.epsilons), len(encoded), task.n_outputs))
         for rows in evaluation_batches(encoded.lengths, size):
-            batch = {key: value.to(device) for key, value in collate(encoded, rows, pad_token_id).items()}
+            made = collate(encoded, rows, pad_token_id, task.max_length)
+            batch = {key: value.to(device) for key, value in made.items()}
             targets = torch.as_tensor(encoded.targets[rows], dtype=torch.float32, device=device)
             with embedding_offset(model) as offset, autocast(device, precision):
                 outputs[:, rows] = attack.on(model, offset, batch, targets, rows)
