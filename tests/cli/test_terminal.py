@@ -58,7 +58,7 @@ def plain(text):
 
 
 def test_on_a_terminal_bars_with_the_time_left_come_and_go(options, tmp_path):
-    longer = ["--epochs", "8"]  # a training that is over at once may show no bar
+    longer = ["--epochs", "4"]  # a training that is over at once may show no bar
     run = OnTerminal([*options, *longer, "--methods", "lora(rank=2),head", "--out", str(tmp_path / "run")])
     shown = run.read_until()
     assert run.process.wait(20) == 0
