@@ -9,7 +9,7 @@ from deltaproof.methods import method_from
 from deltaproof.methods.tuned import attach
 from deltaproof.tasks.text import TextTask
 from deltaproof.training.checkpoints import Checkpoint
-from deltaproof.training.features import Store, modules_left, rows_of, trunk_of
+from deltaproof.training.features import OverFeatures, modules_left, tokens_of, trunk_of
 from deltaproof.training.keeping import feature_bytes
 from deltaproof.training.loop import Run, train
 from deltaproof.training.precision import accelerator_for
@@ -213,32 +213,74 @@ def test_the_trunk_ends_below_the_lowest_change(method, n):
 
 def test_a_row_is_known_by_its_tokens_whatever_padding_stands_behind_it():
     ids, mask = torch.tensor([[5, 6, 0], [5, 6, 7]]), torch.tensor([[1, 1, 0], [1, 1, 1]])
-    (short, n), (long, m) = rows_of({"input_ids": ids, "attention_mask": mask, "labels": None})
-    assert (n, m) == (2, 3)
-    assert rows_of({"input_ids": ids[:1, :2], "attention_mask": mask[:1, :2]}) == [(short, 2)]
+    short, long = tokens_of({"input_ids": ids, "attention_mask": mask})
+    assert tokens_of({"input_ids": ids[:1, :2], "attention_mask": mask[:1, :2]}) == [short]
     segments = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.tensor([[0, 1, 0], [0, 0, 0]])}
-    assert short != long != rows_of(segments)[0][0]
-    assert rows_of({"input_ids": ids, "attention_mask": mask.flip(1)}) == [], "padding on the left"
-    assert rows_of({"inputs_embeds": torch.zeros(2, 3, 4), "attention_mask": mask}) == []
+    assert short != long != tokens_of(segments)[0] != short
 
 
-def test_a_store_gives_back_what_it_took_without_padding_and_takes_no_more_than_it_has_room_for():
-    store, hidden = Store(n_tokens=5), torch.arange(1.0, 7.0).reshape(2, 3, 1)
-    store.keep([(b"a", 2), (b"b", 3)], {b"a", b"b"}, hidden)
-    store.keep([(b"c", 1)], {b"c"}, torch.ones(1, 1, 1))
-    assert store.starts.keys() == {b"a", b"b"}
-    assert store.padded([(b"b", 3), (b"a", 2)], 3)[..., 0].tolist() == [[4, 5, 6], [1, 2, 0]]
-    assert store.padded([(b"a", 2)], 2)[..., 0].tolist() == [[1, 2]]
+def batch(*rows):
+    """Of token ids, padded on the right."""
+    width = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
 
 
-def test_a_store_that_does_not_fit_into_memory_takes_nothing(monkeypatch):
+class Over(OverFeatures):
+    """A tiny model over kept features, which counts the batches that go through its frozen layers."""
+
+    def __init__(self, n_tokens):
+        tuned = attach(tiny_backbone("bert", dropout=0.0), method_from("head"), 0).train()
+        super().__init__(tuned, trunk_of(tuned), [], n_tokens)
+        self.n_whole = 0
+        self.trunk[0].attention.register_forward_hook(self.count)
+
+    def count(self, *_):
+        self.n_whole += 1
+
+    @torch.no_grad()
+    def forward(self, *rows):
+        return super().forward(**batch(*rows)).logits
+
+
+def test_rows_are_kept_alone_answer_together_and_are_told_apart_by_whether_the_model_trains():
+    model = Over(n_tokens=10)
+    model([5, 6], [7, 8, 9])
+    found = model([7, 8, 9], [5, 6])
+    assert model.n_whole == 1
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.tuned(**batch([7, 8, 9], [5, 6])).logits)
+    model.eval()([5, 6])
+    assert model.n_whole == 3
+
+
+def test_no_more_is_kept_than_there_is_room_for():
+    model = Over(n_tokens=4)
+    for rows, n_whole in [([[5, 6]], 1), ([[7, 8, 9]], 2), ([[5, 6]], 2), ([[7, 8, 9]], 3), ([[5, 6], [7, 8, 9]], 4)]:
+        model(*rows)
+        assert model.n_whole == n_whole
+    assert model.n_not_kept == 3
+
+
+def test_what_does_not_fit_into_memory_is_not_kept(monkeypatch):
     def fails(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.Tensor, "new_empty", fails)
-    store = Store(n_tokens=5)
-    store.keep([(b"a", 2)], {b"a"}, torch.ones(1, 2, 1))
-    assert not store.starts
+    model = Over(n_tokens=4)
+    model([5, 6])
+    model([5, 6])
+    assert model.n_whole == model.n_not_kept == 2
+
+
+def test_what_layers_draw_for_is_not_kept():
+    model = Over(n_tokens=4)
+    model.trunk[0].register_forward_hook(lambda *_: [torch.rand(1)].clear())  # changes nothing
+    model([5, 6])
+    model([5, 6])
+    assert model.n_whole == model.n_not_kept == 2
 
 
 @pytest.mark.parametrize(("method", "is_kept"), [("head", True), ("lora", False)])

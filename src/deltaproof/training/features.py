@@ -1,146 +1,116 @@
 """What the frozen layers below a run's lowest change make of a row: computed once, and kept for the epochs to come."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deltaproof.memory import is_out_of_memory
-from deltaproof.methods.attention import send_a_token
 from deltaproof.methods.edits import ModelEdit
 from deltaproof.methods.tuned import Tuned
+from deltaproof.training.gradient import random_state
 from deltaproof.training.lanes.switch import changed_modules
-from deltaproof.training.lanes.trunk import layers_in_order, n_layers_below
+from deltaproof.training.lanes.trunk import layers_in_order, n_layers_below, order_of_calls
 
 
-class Features:
-    """While it is entered, passes of a model take the features of known rows from memory and keep those of new ones.
+class OverFeatures(nn.Module):
+    """Answers like a tuned model, and asks its trunk, the layers below the lowest change, once about each row.
 
-    The layers below the lowest change are the trunk. A row is known by its tokens, and kept without its padding, apart
-    for training and for evaluation. A batch with a row that is not known goes through the trunk as ever. Whatever lies
-    beside the trunk, such as embeddings, is computed all the same, as layers above may ask for it.
-
-    Args:
-        layers: the trunk, the lowest first.
-        without_dropout: leave what lies in and below the trunk in evaluation mode while the model trains.
-    """
-
-    def __init__(self, tuned: Tuned, layers: Sequence[nn.Module], without_dropout: bool) -> None:
-        self.model: Any = tuned.backbone.model
-        self.layers = list(layers)
-        self.resting = modules_left(self.model, self.layers[-1]) if without_dropout else []
-        self.stores: dict[bool, Store] = {}
-        """By whether the model trains; none where nothing is to be kept."""
-        self._undo: list[Any] = []
-        self._rows: list[tuple[bytes, int]] = []
-        """Of the batch under way: each row's tokens as bytes, and how many they are."""
-        self._width = 0
-        """Of that batch, in tokens, padding included."""
-        self._unknown: set[bytes] = set()
-        self._output: Any = None
-        """What the trunk put out for these rows; None where they are not all known."""
-        self._rest: tuple[None, ...] | None = None
-        """What a layer returns beside the hidden states."""
-
-    def __enter__(self) -> "Features":
-        for module in self.resting if self.model.training else ():
-            module.training = False
-        if self.stores:
-            self._undo.append(self.model.register_forward_pre_hook(self._read, with_kwargs=True).remove)
-            for layer in self.layers:
-                self._stand_in(layer)
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        for undo in self._undo:
-            undo()
-        self._undo, self._output = [], None
-        for module in self.resting if self.model.training else ():
-            module.training = True
-
-    def _stand_in(self, layer: nn.Module) -> None:
-        before = vars(layer).get("forward")
-        layer.forward = partial(self._through, layer.forward, layer is self.layers[-1])
-        self._undo.append(lambda: delattr(layer, "forward") if before is None else setattr(layer, "forward", before))
-
-    def _read(self, model: Any, inputs: Any, arguments: dict[str, Any]) -> None:
-        """See which rows are about to go through the model."""
-        store, self._output = self.stores[model.training], None
-        self._rows = rows_of(arguments)
-        self._width = arguments["attention_mask"].shape[1] if self._rows else 0
-        self._unknown = {key for key, _ in self._rows if key not in store.starts}
-        if self._rows and not self._unknown:
-            hidden = store.padded(self._rows, self._width)
-            self._output = hidden if self._rest is None else (hidden, *self._rest)
-
-    def _through(self, forward: Any, is_top: bool, *inputs: Any, **options: Any) -> Any:
-        """What a layer of the trunk answers: its own output, or the top one's, which is all that is seen above."""
-        if self._output is not None:
-            return self._output
-        output = forward(*inputs, **options)
-        if is_top and self._rows:
-            hidden, *rest = output if isinstance(output, tuple) else (output,)
-            self._rest = tuple(rest) if isinstance(output, tuple) else None
-            sees_all = isinstance(hidden, Tensor) and hidden.shape[:-1] == (len(self._rows), self._width)
-            if sees_all and not any(each is not None for each in rest):
-                self.stores[self.model.training].keep(self._rows, self._unknown, hidden)
-        return output
-
-
-class Store:
-    """Features of rows behind one another in one tensor, which is made with the first ones.
+    A batch with a new row goes through the trunk as ever. What it puts out is kept without padding, apart for training
+    and for evaluation, unless random numbers were drawn for it. Whatever lies beside the trunk, such as embeddings, is
+    computed all the same, as layers above may ask for it.
 
     Args:
-        n_tokens: of all rows that may come; more are not taken.
+        trunk: its layers, the lowest first.
+        resting: modules that stay in evaluation mode while the model trains.
+        n_tokens: of all rows that may come, padding left out; with 0 nothing is kept.
     """
 
-    def __init__(self, n_tokens: int) -> None:
-        self.n_tokens = n_tokens
-        self.starts: dict[bytes, int] = {}
-        """Of each row, by its tokens: where its first one lies."""
-        self._values = torch.empty(0)
-        self._end = 0
+    def __init__(self, tuned: Tuned, trunk: Sequence[nn.Module], resting: Sequence[nn.Module], n_tokens: int) -> None:
+        super().__init__()
+        self.tuned = tuned
+        self.trunk, self.resting, self.n_tokens = list(trunk), list(resting), n_tokens
+        self.n_not_kept = 0
+        """Batches that went through the trunk and will have to again."""
+        self._rows: dict[tuple[bool, bytes], Tensor] = {}
+        """(tokens, width) by whether the model trains and the row's tokens: pieces of one tensor."""
+        self._free: Tensor | None = None
+        """What is left of that tensor, which is made with the first of them."""
+        self._beside: tuple[None, ...] | None = None
+        """What a layer returns beside the hidden states, where it returns a tuple."""
 
-    def keep(self, rows: Sequence[tuple[bytes, int]], unknown: set[bytes], hidden: Tensor) -> None:
-        """Take the unknown rows of (rows, tokens, width)."""
-        if not len(self._values):
-            try:
-                self._values = hidden.new_empty(self.n_tokens + 1, hidden.shape[-1])
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                return  # the run goes on, with a whole pass for every batch
-            self._values[-1] = 0  # stands for padding
-        for (key, n), row in zip(rows, hidden.detach(), strict=True):
-            if key in unknown and (key in self.starts or self._end + n <= self.n_tokens):
-                start = self.starts.setdefault(key, self._end)
-                self._end = max(self._end, start + n)
-                self._values[start : start + n] = row[:n]
+    def forward(self, **batch: Tensor) -> Any:
+        with having(self.resting, "training", False):
+            return self._over_features(batch) if self.n_tokens else self.tuned(**batch)
 
-    def padded(self, rows: Sequence[tuple[bytes, int]], n_columns: int) -> Tensor:
-        """(rows, columns, width), 0 where a row is over."""
-        index = torch.full((len(rows), n_columns), self.n_tokens)
-        for at, (key, n) in enumerate(rows):
-            index[at, :n] = torch.arange(self.starts[key], self.starts[key] + n)
-        return self._values[index.to(self._values.device)]
+    def _over_features(self, batch: dict[str, Tensor]) -> Any:
+        real = batch["attention_mask"].bool()
+        keys = [(self.tuned.training, tokens) for tokens in tokens_of(batch)]
+        if self._rows.keys() >= set(keys):
+            output = self._output(keys, real)  # of each layer, as what the top one puts out is all that is seen above
+            with having(self.trunk, "forward", lambda *inputs, **options: output):
+                return self.tuned(**batch)
+        before, left = random_state(real.device), []
+        with self.trunk[-1].register_forward_hook(lambda *call: left.append((call[-1], random_state(real.device)))):
+            answer = self.tuned(**batch)
+        output, after = left[-1]  # a layer may be called again and again
+        has_drawn = any(not torch.equal(after[kind], before[kind]) for kind in before)
+        self.n_not_kept += has_drawn or not self._keep(keys, real, output)
+        return answer
+
+    def _keep(self, keys: Sequence[tuple[bool, bytes]], real: Tensor, output: Any) -> bool:
+        """Take the rows, where they are all that a layer puts out and there is room; returns whether that is so."""
+        hidden, *beside = output if isinstance(output, tuple) else (output,)
+        is_all = isinstance(hidden, Tensor) and hidden.shape[:-1] == real.shape
+        if not is_all or any(each is not None for each in beside):
+            return False
+        self._beside = tuple(beside) if isinstance(output, tuple) else None
+        if self._free is None:
+            self._free = _room(hidden, self.n_tokens)
+        for key, row in zip(keys, hidden.detach()[real].split(real.sum(1).tolist()), strict=True):
+            if key not in self._rows and len(row) <= len(self._free):
+                self._rows[key], self._free = self._free[: len(row)].copy_(row), self._free[len(row) :]
+        return self._rows.keys() >= set(keys)
+
+    def _output(self, keys: Sequence[tuple[bool, bytes]], real: Tensor) -> Any:
+        """What the trunk puts out for these rows; 0 stands for padding."""
+        rows = torch.cat([self._rows[key] for key in keys])
+        hidden = rows.new_zeros(*real.shape, rows.shape[-1])
+        hidden[real] = rows
+        return hidden if self._beside is None else (hidden, *self._beside)
 
 
-def rows_of(arguments: dict[str, Any]) -> list[tuple[bytes, int]]:
-    """Each row's tokens, and what else the model is told of them, as bytes, and how many tokens they are.
+def _room(like: Tensor, n_tokens: int) -> Tensor:
+    """(tokens, width); of no tokens where that many do not fit into memory: then every batch goes through the trunk."""
+    try:
+        return like.new_empty(n_tokens, like.shape[-1])
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return like[:0, 0]
 
-    None at all where the model is called with anything but rows that are padded on the right.
-    """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    mask, ids = given.pop("attention_mask", None), given.get("input_ids")
-    if mask is None or ids is None or not all(isinstance(each, Tensor) for each in given.values()):
-        return []
-    if any(each.shape != mask.shape for each in given.values()) or not bool(mask[:, 0].all()):
-        return []
-    columns = [given[name].cpu().numpy() for name in sorted(given)]
-    lengths = mask.sum(1).tolist()
-    return [(b"".join(column[at, :n].tobytes() for column in columns), n) for at, n in enumerate(lengths)]
+
+@contextmanager
+def having(modules: Sequence[nn.Module], name: str, value: Any) -> Iterator[None]:
+    """These modules have another value of an attribute for a while."""
+    before = [{name: vars(module)[name]} if name in vars(module) else {} for module in modules]
+    try:
+        for module in modules:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            vars(module).pop(name, None)
+            vars(module).update(own)
+
+
+def tokens_of(batch: dict[str, Tensor]) -> list[bytes]:
+    """Each row's tokens and what else the model is told of them, whatever padding stands beside them."""
+    real = batch["attention_mask"].bool()
+    columns = torch.stack([batch[name] for name in sorted(batch) if name != "attention_mask"], dim=-1)
+    return [row.numpy().tobytes() for row in torch.split(columns[real].cpu(), real.sum(1).tolist())]
 
 
 def trunk_of(tuned: Tuned) -> list[nn.Module]:
@@ -153,14 +123,5 @@ def trunk_of(tuned: Tuned) -> list[nn.Module]:
 
 def modules_left(model: nn.Module, top: nn.Module) -> list[nn.Module]:
     """All modules that a pass has left for good once it leaves `top`, itself among them."""
-    order: list[nn.Module] = []
-    handles = [
-        module.register_forward_hook(lambda module, inputs, output: order.append(module)) for module in model.modules()
-    ]
-    try:
-        send_a_token(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    last = {module: at for at, module in enumerate(order)}
+    last = {module: at for at, (module, is_left) in enumerate(order_of_calls(model)) if is_left}
     return [module for module, at in last.items() if at <= last[top]]

@@ -47,8 +47,8 @@ class Alone:
     def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
         (run,) = runs
         quick = Quick() if run.accelerator.device.type == "cpu" else nullcontext()
-        with run.features or nullcontext(), quick:
-            logits = run.tuned(**batch).logits
+        with quick:
+            logits = run.model(**batch).logits
         yield runs, [logits]
 
     def put_down(self, runs: "Sequence[Run]") -> None:

@@ -1,6 +1,7 @@
 """Whether a run keeps the features of its rows: where that saves passes, fits, and changes nothing but rounding."""
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 from deltaproof.tasks.text import collate
-from deltaproof.training.features import Features, Store, trunk_of
-from deltaproof.training.gradient import Alone, penalty, random_state
+from deltaproof.training.features import OverFeatures, modules_left, trunk_of
+from deltaproof.training.gradient import Alone, penalty
 
 if TYPE_CHECKING:
     from deltaproof.training.loop import Run
@@ -23,107 +24,82 @@ relative to the norm. Sums in another order move it by about 1e-6; layers that s
 past its output, mostly by far more."""
 
 
-def features_for(run: "Run") -> Features | None:
-    """What stands between a run and its frozen layers; None where that would change nothing.
+def features_for(run: "Run") -> OverFeatures | None:
+    """The run's model over kept features, or with frozen layers at rest; None where neither would change anything.
 
     Nothing is kept where the layers draw random numbers in training, where no row is seen twice, where it would take
     too much memory, or where a pass over kept features has shown itself to be another one.
     """
-    is_reused = run.n_steps > steps_per_epoch(run)
-    if not (is_reused or run.settings.feature_extraction) or run.accelerator.num_processes > 1:
-        return None
-    trunk = trunk_of(run.tuned)
+    rests, model = run.settings.feature_extraction, run.tuned.backbone.model
+    is_reused = run.n_steps > math.ceil(len(run.train_rows) / run.settings.batch_size)
+    trunk = trunk_of(run.tuned) if (is_reused or rests) and run.accelerator.num_processes == 1 else []
     if not trunk:
         return None
-    features = Features(run.tuned, trunk, run.settings.feature_extraction)
-    if is_reused and (reason := _why_not(run, features)) is None:
-        features.stores = _stores(run)
-        _note(run, f"what the {len(trunk)} frozen layers make of a row was computed once and kept, {_mb(n_bytes(run))}")
-    elif is_reused and run.settings.feature_extraction:
-        _note(run, f"what the {len(trunk)} frozen layers make of a row was computed in every epoch: {reason}")
-    return features if features.stores or features.resting else None
+    make = partial(OverFeatures, run.tuned, trunk, modules_left(model, trunk[-1]) if rests else [])
+    if not is_reused:
+        return make(0)
+    n_tokens = int(run.train_rows.lengths.sum() + run.validation_rows.lengths.sum())
+    n_bytes, n_weight_bytes = _n_bytes(run, n_tokens), sum(each.nbytes for each in model.parameters())
+    why_not = None
+    if n_bytes > SHARE * n_weight_bytes:
+        why_not = f"to keep it would take {_mb(n_bytes)}, more than the model's weights ({_mb(n_weight_bytes)})"
+    elif not _agree(run, make(n_tokens), make(0)):
+        why_not = "it is not the same each time in this model"
+    if why_not and not rests:
+        return None
+    how = f"in every epoch: {why_not}" if why_not else f"once and kept, {_mb(n_bytes)}"
+    note = f"what the {len(trunk)} frozen layers make of a row was computed {how}"
+    if note not in run.outcome.notes:  # where a training that was cut goes on
+        run.outcome.notes.append(note)
+    return make(0 if why_not else n_tokens)
 
 
 def feature_bytes(run: "Run") -> int:
     """What a run that has not begun is going to keep."""
     run.seed_draws()
     features = features_for(run)
-    return n_bytes(run) if features is not None and features.stores else 0
+    return 0 if features is None else _n_bytes(run, features.n_tokens)
 
 
-def steps_per_epoch(run: "Run") -> int:
-    return math.ceil(len(run.train_rows) / run.settings.batch_size)
-
-
-def n_bytes(run: "Run") -> int:
-    """What the features of all training and validation rows take, in fp32."""
-    width = next(site.d_out for site in run.tuned.backbone.all_sites if site.role == "layer")
-    return 4 * width * int(run.train_rows.lengths.sum() + run.validation_rows.lengths.sum())
-
-
-def weight_bytes(run: "Run") -> int:
-    return sum(each.numel() * each.element_size() for each in run.tuned.backbone.model.parameters())
-
-
-def _why_not(run: "Run", features: Features) -> str | None:
-    """Why a run keeps no features; None where it does."""
-    if n_bytes(run) > SHARE * weight_bytes(run):
-        return f"to keep it would take {_mb(n_bytes(run))}, more than the model's weights ({_mb(weight_bytes(run))})"
-    return None if _agrees(run, features) else "it is not the same each time in this model"
-
-
-def _note(run: "Run", note: str) -> None:
-    """Said once, also by a training that goes on."""
-    if note not in run.outcome.notes:
-        run.outcome.notes.append(note)
+def _n_bytes(run: "Run", n_tokens: int) -> int:
+    """What the features of so many tokens take, in fp32."""
+    return 4 * n_tokens * next(site.d_out for site in run.tuned.backbone.all_sites if site.role == "layer")
 
 
 def _mb(n: int) -> str:
     return f"{n / 1e6:.3g} MB"
 
 
-def _stores(run: "Run") -> dict[bool, Store]:
-    lengths = {True: run.train_rows.lengths, False: run.validation_rows.lengths}
-    return {is_training: Store(int(each.sum())) for is_training, each in lengths.items()}
-
-
-def _agrees(run: "Run", features: Features) -> bool:
-    """Whether nothing is drawn for the features of four rows, the shortest to the longest, and loss and gradient over
-    those that each had alone, in a batch of another width, are those of a whole pass."""
+def _agree(run: "Run", keeping: OverFeatures, whole: OverFeatures) -> bool:
+    """Whether four rows, the shortest to the longest, are kept when each goes alone, and have then, together in a batch
+    of another width, the loss and gradient of a whole pass."""
     lengths = run.train_rows.lengths
     rows = np.argsort(lengths, kind="stable")[np.linspace(0, len(lengths) - 1, 4).astype(int)]
-    states: list[dict[str, Tensor]] = []
-    """Of the generators, whenever the trunk is left."""
-    handle = features.layers[-1].register_forward_hook(lambda *_: states.append(random_state(run.accelerator.device)))
-    run.features, features.stores = features, _stores(run)
     try:
+        run.model = keeping
         for row in rows:
-            _loss(run, np.array([row]))
-        has_drawn = any(not torch.equal(state[kind], run.random[kind]) for state in states for kind in state)
-        if has_drawn or not features.stores[True].starts:
-            return False
+            _loss_and_gradient(run, np.array([row]))
+            if keeping.n_not_kept:
+                return False
         kept = _loss_and_gradient(run, rows)
-        features.stores = {}
-        whole = _loss_and_gradient(run, rows)
+        run.model = whole
+        wanted = _loss_and_gradient(run, rows)
     finally:
-        handle.remove()
-        run.features, features.stores = None, {}
-    return all(bool((one - other).norm() <= TOLERANCE * other.norm()) for one, other in zip(kept, whole, strict=True))
+        run.model = run.tuned
+    return all(bool((one - other).norm() <= TOLERANCE * other.norm()) for one, other in zip(kept, wanted, strict=True))
 
 
 def _loss_and_gradient(run: "Run", rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The gradient of everything that is trained, in one vector; what takes no part in the pass is left out."""
-    loss = _loss(run, rows)
-    found = torch.autograd.grad(loss, list(run.trained.values()), allow_unused=True)
-    return loss.detach(), torch.cat([each.flatten().float() for each in found if each is not None])
+    """Of a batch in training and in fp32, penalties included, drawn from where the run's random numbers stand.
 
-
-def _loss(run: "Run", rows: np.ndarray) -> Tensor:
-    """Of a batch in training and in fp32, penalties included, drawn from where the run's random numbers stand."""
+    The gradient is that of everything that is trained, in one vector; what takes no part in the pass is left out.
+    """
     device, forward = run.accelerator.device, Alone()
     run.tuned.train()
     forward.take_up([run])
     batch = collate(run.train_rows, rows, run.tuned.backbone.tokenizer.pad_token_id)
     targets = torch.as_tensor(run.train_rows.targets[rows], dtype=torch.float32, device=device)
     ((_, (logits,)),) = forward([run], {key: value.to(device) for key, value in batch.items()})
-    return run.task.loss(logits, targets) + penalty(run.tuned)
+    loss = run.task.loss(logits, targets) + penalty(run.tuned)
+    found = torch.autograd.grad(loss, list(run.trained.values()), allow_unused=True)
+    return loss.detach(), torch.cat([each.flatten().float() for each in found if each is not None])

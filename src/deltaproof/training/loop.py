@@ -3,13 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from deltaproof.evaluation.predict import predict, predict_side_by_side
 from deltaproof.methods.tuned import Tuned
@@ -19,7 +18,6 @@ from deltaproof.tasks.batches import epoch_batches, training_batches
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.best import Best
 from deltaproof.training.checkpoints import Checkpoint
-from deltaproof.training.features import Features
 from deltaproof.training.gradient import BatchGradient, Forward, random_state
 from deltaproof.training.keeping import features_for
 from deltaproof.training.optimizer import adamw
@@ -86,11 +84,11 @@ def go(
     gradient = (ShardedGradient if lead.accelerator.num_processes > 1 else BatchGradient)(
         lead.task, lead.train_rows, lead.tuned.backbone.tokenizer.pad_token_id, lead.accelerator, forward
     )
-    if forward is None:
-        lead.features = features_for(lead)
-    if lead.features is not None and lead.features.stores:
+    if forward is None and (features := features_for(lead)) is not None:
+        lead.model = features
         # what an interrupted run had kept is made again from the same batches, so that it goes on to the same bits
-        for rows in epoch_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, 0)[:first]:
+        n_again = first if features.n_tokens else 0
+        for rows in epoch_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, 0)[:n_again]:
             gradient.pass_through(lead, rows)
     batches = training_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, lead.n_steps)
     for step, rows in islice(enumerate(batches), first, stop_after):
@@ -185,8 +183,8 @@ class Run:
         self.losses: list[float] = []
         self.random: dict[str, Tensor] = {}
         """Where the generators stand that the forward pass draws from, between two steps."""
-        self.features: Features | None = None
-        """What its frozen layers make of rows, where that is kept or they rest; for a run by its own model."""
+        self.model: nn.Module = tuned
+        """What its batches go through: `tuned`, also where what frozen layers make of a row is kept, or they rest."""
 
     @property
     def precision(self) -> str:
@@ -284,10 +282,7 @@ class Run:
         """
         rows, pad_token_id = self.validation_rows, self.tuned.backbone.tokenizer.pad_token_id
         if answers is None:
-            with self.features or nullcontext():
-                answers = predict(
-                    self.tuned, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision
-                )
+            answers = predict(self.model, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision)
         if not np.isfinite(answers).all():
             self._diverge(f"diverged by step {step + 1} of {self.n_steps}: the model's answers are not finite")
             return {}
@@ -315,7 +310,7 @@ class Run:
 
     def end(self) -> None:
         """Put the best values back and let go of what only training needed."""
-        self.features = None
+        self.model = self.tuned
         self.best.put_back(self.trained)
         if self.accelerator.num_processes > 1:
             let_go(self.tuned)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -84,22 +85,21 @@ def layers_in_order(backbone: Backbone) -> list[nn.Module]:
 
 
 def n_layers_below(backbone: Backbone, layers: list[nn.Module], changed: Iterable[str]) -> int:
-    """How many layers have been left for good before the first of the changed modules is entered.
+    """How many layers have been left for good before the first of the changed modules is entered."""
+    calls, entering = order_of_calls(backbone.model), {(backbone.module(path), False) for path in changed}
+    first = next((at for at, call in enumerate(calls) if call in entering), 0)
+    return sum((layer, True) in calls[:first] and (layer, True) not in calls[first:] for layer in layers)
+
+
+def order_of_calls(model: nn.Module) -> list[tuple[nn.Module, bool]]:
+    """The modules in the order in which they are entered and, with True, left.
 
     Found by sending a token through, as no table says in which order a model calls its parts.
     """
-    events: list[tuple[str, int]] = []
-    handles: list[Any] = []
-    for number, layer in enumerate(layers):
-        handles.append(layer.register_forward_hook(lambda *_, at=number: events.append(("left", at))))
-    for path in changed:
-        module = backbone.module(path)
-        handles.append(module.register_forward_pre_hook(lambda *_: events.append(("changed", 0))))
-    try:
-        send_a_token(backbone.model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    kinds = [kind for kind, _ in events]
-    first = kinds.index("changed") if "changed" in kinds else 0
-    return len({at for _, at in events[:first]} - {at for kind, at in events[first:] if kind == "left"})
+    calls: list[tuple[nn.Module, bool]] = []
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_pre_hook(lambda each, *_: calls.append((each, False))))
+            hooks.enter_context(module.register_forward_hook(lambda each, *_: calls.append((each, True))))
+        send_a_token(model)
+    return calls
