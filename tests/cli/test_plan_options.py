@@ -1,13 +1,18 @@
-"""Options that fill a plan are declared once, and reach it as they were given."""
+"""Options that fill a plan or settings are declared once, and reach them as they were given."""
 
-from typing import Any
+import re
+from dataclasses import MISSING, fields
+from typing import Any, get_args
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from deltaproof.cli import attack, compress, merge
 from deltaproof.cli.plan_options import OPTIONS, takes
+from deltaproof.compression import folder
 from deltaproof.experiments.plan import Plan
+from deltaproof.studies import merging, robustness_sets
 from deltaproof.training.settings import Training
 
 
@@ -27,6 +32,19 @@ def given(*arguments, names=tuple(OPTIONS), required=()):
 
 def test_every_option_is_a_field_of_a_plan():
     assert set(OPTIONS) <= set(Plan.model_fields) | set(Training.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [(attack.TRIED, robustness_sets.Attack), (merge.ASKED, merging.Settings), (compress.READING, folder.Options)],
+)
+def test_every_option_of_a_study_is_a_field_of_its_settings_and_tells_their_default(options, settings):
+    defaults = {field.name: field.default for field in fields(settings)}
+    assert options.keys() <= defaults.keys()
+    for name, option in options.items():
+        said, default = re.search(r"\[default: ([^];]*)", get_args(option)[1].help), defaults[name]
+        if said and default not in (None, (), MISSING):
+            assert said[1] == (",".join(map(str, default)) if isinstance(default, tuple) else str(default))
 
 
 def test_what_is_left_out_is_no_field_so_that_the_plan_or_its_default_stands():

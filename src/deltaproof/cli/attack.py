@@ -1,17 +1,57 @@
 """`deltaproof attack`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deltaproof.cli import options as o
-from deltaproof.cli.values import label_names as read_names
-from deltaproof.cli.values import shares
+from deltaproof.cli.plan_options import option, takes
+from deltaproof.cli.values import label_names, shares
 
-_OWN, _SETTINGS = "Your own sets", "Strengths and draws"
+_own, _settings = (partial(option, rich_help_panel=panel) for panel in ("Your own sets", "Strengths and draws"))
+
+TRIED = {
+    "max_examples": option("Most test rows, drawn by class. \\[default: all]", int),
+    "adversarial": _own(
+        "File of adversarial or shifted rows; `tasks.json#sst2` is one list of several. May be repeated.", list[str]
+    ),
+    "contrast": _own(
+        "File of contrast sets or counterfactual pairs, told apart by --group. May be repeated.", list[str]
+    ),
+    "label_names": _own("What these files write as label, and your data's name for it: `0=negative,1=positive`."),
+    "text": _own("Text column of these files, or two for pairs."),
+    "label": _own("Label column of these files."),
+    "group": _own("Column of their rows that belong together."),
+    "strengths": _settings("Of the text perturbations, in 0..1: `0.1,0.3`. \\[default: each one's own three]"),
+    "n_draws": _settings("Seeds of each text perturbation. \\[default: 1]", int, "--draws", min=1),
+    "epsilons": _settings("Of embedding_pgd, shares of the embeddings' length. \\[default: 0.01,0.03,0.1]"),
+    "pgd_steps": _settings("Gradient steps of embedding_pgd. \\[default: 5]", int, min=1),
+    "noise_sizes": _settings(
+        "Of weight_noise, shares of the weights' length. \\[default: 0.03,0.1,0.3]", str, "--noise"
+    ),
+    "noise_draws": _settings("Draws of weight_noise. \\[default: 3]", int, min=1),
+    "most_queries": _settings("Of a search, texts asked about one row. \\[default: 200]", int, "--max-queries", min=1),
+    "transfer": _settings(
+        "Ask every method the texts that a search found against the reference, too.", bool, "--transfer"
+    ),
+    "seed": o.Seed,
+}
+"""Fields of `studies.robustness_sets.Attack`."""
+_READ: dict[str, Callable[[str], Any]] = {
+    "label_names": label_names,
+    "strengths": partial(shares, option="--strengths"),
+    "epsilons": partial(shares, option="--epsilons"),
+    "noise_sizes": partial(shares, option="--noise"),
+}
 
 
+@takes(
+    "folder", "methods", "perturbations", "max_examples", "out", *TRIED, "no_examples", "device", "workers",
+    options=TRIED,
+)  # fmt: skip
 def attack(
     folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run folder that `compare --keep all` or `snapshots` wrote.")
@@ -25,92 +65,8 @@ def attack(
             "take longer: `all,search`.",
         ),
     ] = "all",
-    max_examples: Annotated[
-        int | None, typer.Option("--max-examples", help="Most test rows, drawn by class. \\[default: all]")
-    ] = None,
-    adversarial: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--adversarial",
-            help="File of adversarial or shifted rows; `tasks.json#sst2` is one list of several. May be repeated.",
-            rich_help_panel=_OWN,
-        ),
-    ] = None,
-    contrast: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--contrast",
-            help="File of contrast sets or counterfactual pairs, told apart by --group. May be repeated.",
-            rich_help_panel=_OWN,
-        ),
-    ] = None,
-    label_names: Annotated[
-        str | None,
-        typer.Option(
-            "--label-names",
-            help="What these files write as label, and your data's name for it: `0=negative,1=positive`.",
-            rich_help_panel=_OWN,
-        ),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", help="Text column of these files, or two for pairs.", rich_help_panel=_OWN),
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", help="Label column of these files.", rich_help_panel=_OWN)
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option("--group", help="Column of their rows that belong together.", rich_help_panel=_OWN),
-    ] = None,
-    strengths: Annotated[
-        str | None,
-        typer.Option(
-            "--strengths",
-            help="Of the text perturbations, in 0..1: `0.1,0.3`. \\[default: each one's own three]",
-            rich_help_panel=_SETTINGS,
-        ),
-    ] = None,
-    draws: Annotated[
-        int, typer.Option("--draws", min=1, help="Seeds of each text perturbation.", rich_help_panel=_SETTINGS)
-    ] = 1,
-    epsilons: Annotated[
-        str | None,
-        typer.Option(
-            "--epsilons",
-            help="Of embedding_pgd, shares of the embeddings' length. \\[default: 0.01,0.03,0.1]",
-            rich_help_panel=_SETTINGS,
-        ),
-    ] = None,
-    pgd_steps: Annotated[
-        int, typer.Option("--pgd-steps", min=1, help="Gradient steps of embedding_pgd.", rich_help_panel=_SETTINGS)
-    ] = 5,
-    noise: Annotated[
-        str | None,
-        typer.Option(
-            "--noise",
-            help="Of weight_noise, shares of the weights' length. \\[default: 0.03,0.1,0.3]",
-            rich_help_panel=_SETTINGS,
-        ),
-    ] = None,
-    noise_draws: Annotated[
-        int, typer.Option("--noise-draws", min=1, help="Draws of weight_noise.", rich_help_panel=_SETTINGS)
-    ] = 3,
-    max_queries: Annotated[
-        int,
-        typer.Option("--max-queries", min=1, help="Of a search, texts asked about one row.", rich_help_panel=_SETTINGS),
-    ] = 200,
-    transfer: Annotated[
-        bool,
-        typer.Option(
-            "--transfer",
-            help="Ask every method the texts that a search found against the reference, too.",
-            rich_help_panel=_SETTINGS,
-        ),
-    ] = False,
     no_examples: o.NoExamples = False,
     out: o.Out = None,
-    seed: o.Seed = None,
     device: o.Device = None,
     workers: Annotated[
         int | None,
@@ -118,6 +74,7 @@ def attack(
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    **fields: Any,
 ) -> None:
     """What do typos, other words, moved embeddings, noisy weights or your own adversarial sets cost each method?
 
@@ -146,18 +103,8 @@ def attack(
     from deltaproof.studies.robustness_text import robustness_text
     from deltaproof.training.precision import pick_device
 
-    given: dict[str, Any] = {
-        "strengths": shares(strengths, "--strengths"),
-        "epsilons": shares(epsilons, "--epsilons"),
-        "noise_sizes": shares(noise, "--noise"),
-    }
-    settings = Attack(
-        perturbations=_perturbations(perturbations), most_queries=max_queries, transfer=transfer,
-        n_draws=draws, pgd_steps=pgd_steps, noise_draws=noise_draws, adversarial=tuple(adversarial or ()),
-        contrast=tuple(contrast or ()), text=text, label=label, group=group, label_names=read_names(label_names),
-        max_examples=max_examples, seed=seed or 0,
-        **{key: value for key, value in given.items() if value is not None},
-    )  # fmt: skip
+    read = {name: _READ[name](value) if name in _READ else value for name, value in fields.items()}
+    settings = Attack(_perturbations(perturbations), **read)
     wanted = split_expressions(methods) if methods else ()
     result = robustness(folder, settings, wanted, pick_device(device or "auto"), say_to(quiet), workers)
     page = write_report(table_from(Store(folder)), with_examples=not no_examples)

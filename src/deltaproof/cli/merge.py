@@ -1,15 +1,45 @@
 """`deltaproof merge`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deltaproof.cli import options as o
+from deltaproof.cli.plan_options import option, takes
 
-_SCORES, _NEW = "What it is scored on", "A task that no expert knows"
+_scored, _NEW = partial(option, rich_help_panel="What it is scored on"), "A task that no expert knows"
+
+ASKED = {
+    "how": option(
+        "linear (the mean), task_arithmetic (the sum), ties, dare, dare_ties, svd. \\[default: linear; with --for "
+        "task_arithmetic]"
+    ),
+    "weights": option(
+        "equal (1 each), auto (chosen on validation), or `1,0.5,1`. \\[default: equal; with --for auto]",
+        str, "--weights", "-w",
+    ),
+    "density": option("Share of entries that ties and dare keep. \\[default: 0.2]", float),
+    "rank": option(
+        "Cut the merge to this rank and write a PEFT adapter. \\[default: svd: 16]", int, "--rank", "-r"
+    ),
+    "base": option("The model that was tuned, where an expert does not say or it moved."),
+    "with_test": _scored("Score on the sealed test rows too, once; it is entered.", bool, "--test"),
+    "runs": _scored("Run folder with the data of an expert that lies elsewhere.", list[Path], "--run"),
+    "budget": _scored("Most evaluations of `auto`. \\[default: 40]", int, min=1),
+    "search_rows": _scored("Validation rows of each that one takes. \\[default: 200]", int, min=2),
+    "trust_remote_code": o.RemoteCode,
+    "seed": o.Seed,
+}  # fmt: skip
+"""Fields of `studies.merging.Settings`."""
 
 
+@takes(
+    "experts", "how", "weights", "density", "rank", "out", "head", "base", "with_test", "runs", "budget", "search_rows",
+    "for_run", "examples", "overwrite", "trust_remote_code", "seed", "device",
+    options=ASKED,
+)  # fmt: skip
 def merge(
     experts: Annotated[
         list[Path],
@@ -18,55 +48,11 @@ def merge(
             help="Two or more of one base: .dpz files, run folders, tuned models, PEFT adapters, whole models.",
         ),
     ],
-    how: Annotated[
-        str | None,
-        typer.Option(
-            "--how",
-            help="linear (the mean), task_arithmetic (the sum), ties, dare, dare_ties, svd. \\[default: linear; with "
-            "--for task_arithmetic]",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            "-w",
-            help="equal (1 each), auto (chosen on validation), or `1,0.5,1`. \\[default: equal; with --for auto]",
-        ),
-    ] = None,
-    density: Annotated[
-        float | None,
-        typer.Option("--density", help="Share of entries that ties and dare keep. \\[default: 0.2]"),
-    ] = None,
-    rank: Annotated[
-        int | None,
-        typer.Option("--rank", "-r", help="Cut the merge to this rank and write a PEFT adapter. \\[default: svd: 16]"),
-    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write. Left out: scores alone.")] = None,
     head: Annotated[
         str | None,
         typer.Option("--head", help="The expert whose head the folder has; others: OUT/heads. \\[default: the first]"),
     ] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", help="The model that was tuned, where an expert does not say or it moved.")
-    ] = None,
-    test: Annotated[
-        bool,
-        typer.Option("--test", help="Score on the sealed test rows too, once; it is entered.", rich_help_panel=_SCORES),
-    ] = False,
-    run: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--run", help="Run folder with the data of an expert that lies elsewhere.", rich_help_panel=_SCORES
-        ),
-    ] = None,
-    budget: Annotated[
-        int, typer.Option("--budget", min=1, help="Most evaluations of `auto`.", rich_help_panel=_SCORES)
-    ] = 40,
-    search_rows: Annotated[
-        int,
-        typer.Option("--search-rows", min=2, help="Validation rows of each that one takes.", rich_help_panel=_SCORES),
-    ] = 200,
     for_run: Annotated[
         Path | None,
         typer.Option("--for", help="Run folder of a further task to compose for.", rich_help_panel=_NEW),
@@ -75,11 +61,10 @@ def merge(
         int, typer.Option("--examples", min=2, help="Its labelled training rows to look at.", rich_help_panel=_NEW)
     ] = 64,
     overwrite: o.Overwrite = False,
-    trust_remote_code: o.RemoteCode = False,
-    seed: o.Seed = None,
     device: o.Device = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    **fields: Any,
 ) -> None:
     """Make one model of several experts of one base, score it on the task of each, and keep the scores as a run.
 
@@ -106,16 +91,13 @@ def merge(
     from deltaproof.studies.merging_text import merge_text
     from deltaproof.training.precision import pick_device
 
-    rule = how or ("linear" if for_run is None else "task_arithmetic")
-    chosen = weights or ("equal" if for_run is None else "auto")
-    settings = Settings(
-        rule, chosen, density, rank, seed or 0, budget, search_rows, base, tuple(run or ()), test, trust_remote_code,
-        pick_device(device or "auto"),
-    )  # fmt: skip
+    if for_run is not None:
+        fields = {"how": "task_arithmetic", "weights": "auto", **fields}
+    settings = Settings(**fields, device=pick_device(device or "auto"))
     settings.recipe(len(experts))
     if out is not None:
         overwrite = ask_to_replace(out, overwrite)
-        check_request(out, overwrite, head, [one.name for one in look_at(experts, base)])
+        check_request(out, overwrite, head, [one.name for one in look_at(experts, settings.base)])
     say = say_to(quiet)
     if for_run is None:
         done = merge_all(experts, settings, say)

@@ -1,9 +1,10 @@
 """Options that fill the fields of a plan, each declared once, under the name of its field.
 
 A command says with `takes` which of them it has. What its user gave arrives as keywords, which are fields of a plan.
+Commands about a run declare theirs by the same means, under the names of their settings' fields.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
@@ -13,19 +14,19 @@ import typer
 from deltaproof.cli import options as o
 
 
-def _option(meaning: str, kind: Any = str, *flags: str, **more: Any) -> Any:
+def option(meaning: str, kind: Any = str, *flags: str, **more: Any) -> Any:
     """Without `flags` typer makes one of the field's name. A switch is off, and anything else None, when left out."""
     return Annotated[kind if kind is bool else kind | None, typer.Option(*flags, help=meaning, **more)]
 
 
 _data, _protocol, _training, _output = (
-    partial(_option, rich_help_panel=panel) for panel in ("Data", "Protocol", "Training", "Output")
+    partial(option, rich_help_panel=panel) for panel in ("Data", "Protocol", "Training", "Output")
 )
 
 CONTEST = {
-    "model": _option("Hub id or folder of a transformers model, or `minilm`.", str, "--model", "-m"),
-    "data": _option("CSV, TSV, JSON lines, Parquet, a folder, a hub data set, or `demo`.", str, "--data", "-d"),
-    "methods": _option("Contestants: `full,lora(rank=16),ia3,head`."),
+    "model": option("Hub id or folder of a transformers model, or `minilm`.", str, "--model", "-m"),
+    "data": option("CSV, TSV, JSON lines, Parquet, a folder, a hub data set, or `demo`.", str, "--data", "-d"),
+    "methods": option("Contestants: `full,lora(rank=16),ia3,head`."),
 }
 DATA = {
     "text": o.Text,
@@ -76,22 +77,25 @@ KEPT = {
 PLACE = {
     "seed": o.Seed,
     "device": o.Device,
-    "workers": _option("Trainings side by side. \\[default: one per core on a CPU, up to 4]", int, min=1),
-    "memory": _option("What trainings are planned to fill together: `4GB`. \\[default: 80 % of what is free]"),
-    "devices_per_run": _option("Spread each training of `full` over so many. \\[default: 1]", int, min=1),
-    "engine": _option("Where trainings run: local, lanes, auto, or ray for a Ray cluster. \\[default: local]"),
-    "address": _option("HOST:PORT of the Ray cluster. \\[default: this machine's]"),
+    "workers": option("Trainings side by side. \\[default: one per core on a CPU, up to 4]", int, min=1),
+    "memory": option("What trainings are planned to fill together: `4GB`. \\[default: 80 % of what is free]"),
+    "devices_per_run": option("Spread each training of `full` over so many. \\[default: 1]", int, min=1),
+    "engine": option("Where trainings run: local, lanes, auto, or ray for a Ray cluster. \\[default: local]"),
+    "address": option("HOST:PORT of the Ray cluster. \\[default: this machine's]"),
 }
 OPTIONS: dict[str, Any] = {**CONTEST, **DATA, **PROTOCOL, **TRAINING, **KEPT, **PLACE}
 
 
-def takes(*names: str, required: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(
+    *names: str, required: Sequence[str] = (), options: Mapping[str, Any] = OPTIONS
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command options that fill a plan; it gets those that its user gave, as keywords.
 
     Args:
-        names: of these options and of parameters that the command declares itself, in the order of its help. Its own
+        names: of the options and of parameters that the command declares itself, in the order of its help. Its own
             that are not named come behind.
         required: options that must be given.
+        options: by their names, where they are not those of a plan.
     """
 
     def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,9 +103,10 @@ def takes(*names: str, required: Sequence[str] = ()) -> Callable[[Callable[..., 
         own = {name: one for name, one in declared.parameters.items() if one.kind is not Parameter.VAR_KEYWORD}
         order = dict.fromkeys((*names, *own))
         parameters = [
-            own[name].replace(kind=Parameter.KEYWORD_ONLY) if name in own else _parameter(name, name in required)
+            own[name].replace(kind=Parameter.KEYWORD_ONLY) if name in own
+            else _parameter(name, options[name], name in required)
             for name in order
-        ]
+        ]  # fmt: skip
 
         @wraps(command)
         def run(**values: Any) -> None:
@@ -114,11 +119,9 @@ def takes(*names: str, required: Sequence[str] = ()) -> Callable[[Callable[..., 
     return with_options
 
 
-def _parameter(name: str, is_required: bool) -> Parameter:
-    default: Any = False if get_args(OPTIONS[name])[0] is bool else None
-    return Parameter(
-        name, Parameter.KEYWORD_ONLY, default=Parameter.empty if is_required else default, annotation=OPTIONS[name]
-    )
+def _parameter(name: str, kind: Any, is_required: bool) -> Parameter:
+    default: Any = Parameter.empty if is_required else False if get_args(kind)[0] is bool else None
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def _is_given(value: Any) -> bool:

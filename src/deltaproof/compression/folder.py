@@ -78,7 +78,10 @@ class Choices:
     start: Start | None
 
 
-def read_choices(density: str | None, alpha: str | None, scope: str, start: str | None, is_sweep: bool) -> Choices:
+def read_choices(
+    is_sweep: bool, density: str | None = None, alpha: str | None = None, scope: str = "per_tensor",
+    start: str | None = None,
+) -> Choices:  # fmt: skip
     """Settings as one types them: lists for a sweep, one value each otherwise.
 
     Raises:

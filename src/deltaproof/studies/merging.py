@@ -40,7 +40,7 @@ class Settings:
     budget: int = BUDGET
     search_rows: int = SEARCH_ROWS
     base: str | None = None
-    runs: tuple[Path, ...] = ()
+    runs: Sequence[Path] = ()
     """Run folders with the data of experts that do not lie in theirs."""
     with_test: bool = False
     """Score on the sealed test rows too, once."""
