@@ -6,7 +6,8 @@ from typing import Any
 
 from deltaproof.evidence.claim import Span
 from deltaproof.experiments.row import Row
-from deltaproof.experiments.table import Table, table_from
+from deltaproof.experiments.standings import Standings
+from deltaproof.experiments.table import table_from
 from deltaproof.metrics import Metric
 from deltaproof.records.store import Store
 
@@ -26,7 +27,7 @@ class Lora:
 class Measured:
     """Reads a run folder; every claim asks it."""
 
-    def __init__(self, store: Store, table: Table | None = None, called: str | None = None) -> None:
+    def __init__(self, store: Store, table: Standings | None = None, called: str | None = None) -> None:
         self.store = store
         self.called = str(store.folder) if called is None else called
         """How commands name the run folder."""

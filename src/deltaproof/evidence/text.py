@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Iterator
 
 from deltaproof.evidence.claim import NOT_MEASURED, Claim, Finding
-from deltaproof.evidence.collect import Evidence
 from deltaproof.evidence.commands import ABOUT_PLAN
+from deltaproof.evidence.found import Found
 from deltaproof.evidence.judging import AGREEMENT
 from deltaproof.evidence.words import whole
 from deltaproof.experiments import wording
@@ -13,7 +13,7 @@ from deltaproof.experiments import wording
 _STEP = "   "
 
 
-def to_text(found: Evidence, width: int = 100) -> str:
+def to_text(found: Found, width: int = 100) -> str:
     """Verdicts at a glance, each claim with its numbers, the rules, then the advice and the next commands."""
     lines = [
         f"Evidence on {found.model} and {found.data}: {found.metric.replace('_', ' ')}, margin "
@@ -42,7 +42,7 @@ def _underlined(heading: str) -> str:
     return f"{heading}\n{'─' * len(heading)}"
 
 
-def _glance(found: Evidence) -> Iterator[str]:
+def _glance(found: Found) -> Iterator[str]:
     names, titles = (
         max(len(text) for text in texts)
         for texts in zip(*((claim.statement.name, claim.statement.title) for claim in found.claims), strict=True)
@@ -85,14 +85,14 @@ def _group(quantity: str, counts: bool, findings: list[Finding], width: int) -> 
         yield from _wrapped(finding.because, width, _STEP * 3)
 
 
-def _rules(found: Evidence, width: int) -> Iterator[str]:
+def _rules(found: Found, width: int) -> Iterator[str]:
     for claim in found.claims:
         statement = claim.statement
         yield from _wrapped(f"{statement.name}: {statement.tested_as} {statement.rule}", width, hang=_STEP)
     yield from _wrapped(f"One seed is never a verdict. {_capital(AGREEMENT)}.", width)
 
 
-def _next(found: Evidence, width: int) -> Iterator[str]:
+def _next(found: Found, width: int) -> Iterator[str]:
     for number, step in enumerate(found.next, 1):
         yield from _wrapped(f"{number}. {_capital(step.do)}", width, hang=_STEP)
         if step.command:

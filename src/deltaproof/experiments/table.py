@@ -2,71 +2,26 @@
 
 import json
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from deltaproof.errors import MissingExtraError, RecordError
-from deltaproof.experiments.gates import Gate, check_gates
-from deltaproof.experiments.recommendation import Recommendation, recommend
+from deltaproof.experiments.gates import check_gates
+from deltaproof.experiments.recommendation import recommend
 from deltaproof.experiments.row import COST_FIELDS, Row
+from deltaproof.experiments.standings import Standings
+from deltaproof.experiments.text import table_text
 from deltaproof.metrics import METRICS, Metric, per_unit
 from deltaproof.records.record import Measurements, Record
 from deltaproof.records.store import Store
 from deltaproof.stats import Comparison, Interval, compare, mean_interval
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Standings):
     """The result of an experiment. Prints well; `to_dataframe`, `to_json` and `plot` for the rest."""
-
-    metric: Metric
-    reference: str
-    margin: float
-    alpha: float
-    rows: tuple[Row, ...]
-    baselines: tuple[Row, ...]
-    recommendation: Recommendation
-    gates: tuple[Gate, ...]
-    experiment: dict[str, Any]
-    """What stands in `experiment.json`."""
-    folder: str
-
-    def row(self, name: str) -> Row:
-        for row in (*self.rows, *self.baselines):
-            if row.name == name:
-                return row
-        raise KeyError(name)
-
-    @property
-    def failures(self) -> list[str]:
-        """Contestants that an error of the program ended, each with it; divergence and want of memory are results."""
-        return [f"{row.name}: {row.error}" for row in self.rows if row.status == "failed"]
-
-    @property
-    def is_gate_failed(self) -> bool:
-        return any(not gate.holds for gate in self.gates)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data: what `--json` prints."""
-        return {
-            "metric": self.metric.name,
-            "higher_is_better": self.metric.higher_is_better,
-            "reference": self.reference,
-            "margin": self.margin,
-            "alpha": self.alpha,
-            "recommendation": self.recommendation.sentence,
-            "recommended": self.recommendation.name,
-            "recommendation_basis": self.recommendation.basis,
-            "methods": [row.to_json(self.metric) for row in self.rows],
-            "baselines": [row.to_json(self.metric) for row in self.baselines],
-            "gates": [asdict(gate) for gate in self.gates],
-            "data": self.experiment["data"],
-            "model": self.experiment["model"],
-            "folder": self.folder,
-        }
 
     def to_dataframe(self) -> Any:
         """One row per contestant and baseline, as a pandas DataFrame."""
@@ -92,8 +47,6 @@ class Table:
 
     def to_text(self, width: int = 110) -> str:
         """The table, the sentence and what to know, as plain text."""
-        from deltaproof.experiments.text import table_text
-
         return table_text(self, width)
 
     def __str__(self) -> str:

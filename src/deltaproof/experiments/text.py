@@ -1,23 +1,20 @@
 """The table as a terminal shows it."""
 
 import io
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from deltaproof.experiments import wording
-
-if TYPE_CHECKING:
-    from deltaproof.experiments.row import Row
-from deltaproof.experiments.table import Table
+from deltaproof.experiments.row import Row
+from deltaproof.experiments.standings import Standings
 
 WIDEST = 200
 ENDED = {"diverged": "diverged", "out_of_memory": "did not fit", "failed": "failed", "missing": "not run yet"}
 
 
-def table_text(table: "Table", width: int = 110) -> str:
+def table_text(table: Standings, width: int = 110) -> str:
     """Rows, the sentence, its basis, gates and warnings."""
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, color_system=None)
@@ -54,7 +51,7 @@ def table_text(table: "Table", width: int = 110) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
 
-def _cells(table: "Table", row: "Row") -> list[str]:
+def _cells(table: Standings, row: Row) -> list[str]:
     unit, comparison = table.metric.unit, row.comparison
     score = row.scores.get(table.metric.name)
     is_model = bool(row.cost.get("n_total"))
@@ -80,12 +77,12 @@ def _span(low: float, high: float, unit: str) -> str:
     return f"{wording.signed(low, unit)} to {wording.signed(high, unit)}"
 
 
-def _look(table: "Table") -> list[str]:
+def _look(table: Standings) -> list[str]:
     found = table.experiment.get("look")
     return [wording.look(found, table.alpha)] if found else []
 
 
-def _warnings(table: "Table") -> list[str]:
+def _warnings(table: Standings) -> list[str]:
     """What a reader must know to take the table for what it is."""
     unit, lines = table.metric.unit, []
     for row in table.rows:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deltaproof.errors import ConfigError, MissingExtraError, nearest
-from deltaproof.experiments.table import Table
+from deltaproof.experiments.standings import Standings
 from deltaproof.records.store import write_atomically
 from deltaproof.report.chapters import all_chapters
 from deltaproof.report.figures import all_figures
@@ -45,7 +45,7 @@ _LATEX = {
 }
 
 
-def export(table: Table, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+def export(table: Standings, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write the table and every figure to `folder`; returns the files.
 
     Errors:
@@ -84,7 +84,7 @@ def _png_writer() -> Callable[[str], bytes]:
     return lambda svg: bytes(vl_convert.svg_to_png(svg, scale=_PNG_SCALE))
 
 
-def table_csv(table: Table) -> str:
+def table_csv(table: Standings) -> str:
     """One row per contestant and baseline, with unrounded numbers."""
     rows = []
     for group in ("methods", "baselines"):

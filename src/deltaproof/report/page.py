@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from deltaproof.experiments import wording
 from deltaproof.experiments.row import Row
-from deltaproof.experiments.table import Table
+from deltaproof.experiments.standings import Standings
 from deltaproof.records.store import write_atomically
 from deltaproof.report import protocol, tables
 from deltaproof.report.chapters import all_chapters
@@ -36,7 +36,7 @@ class Tile:
     detail: str
 
 
-def write_report(table: Table, *, with_examples: bool = True) -> Path:
+def write_report(table: Standings, *, with_examples: bool = True) -> Path:
     """Write `report.html` to the experiment's folder, whole or not at all; returns its path.
 
     Args:
@@ -48,7 +48,7 @@ def write_report(table: Table, *, with_examples: bool = True) -> Path:
     return path
 
 
-def page(table: Table, *, with_examples: bool = True) -> str:
+def page(table: Standings, *, with_examples: bool = True) -> str:
     """The page as text."""
     study = Study(table)
     return render("page.html", **_context(study, with_examples))
@@ -110,7 +110,7 @@ def _context(study: Study, with_examples: bool) -> dict[str, Any]:
     }
 
 
-def _unfinished(table: Table) -> str:
+def _unfinished(table: Standings) -> str:
     """Which contestants have no result yet; empty for a finished experiment."""
     missing = [row.name for row in table.rows if row.status == "missing"]
     if missing:
@@ -118,7 +118,7 @@ def _unfinished(table: Table) -> str:
     return "" if table.experiment.get("finished") else "its last steps have not run"
 
 
-def _tiles(table: Table) -> list[Tile]:
+def _tiles(table: Standings) -> list[Tile]:
     """What the recommended contestant reaches and costs."""
     name = table.recommendation.name
     if name is None:

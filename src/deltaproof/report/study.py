@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deltaproof.experiments.row import Row
-from deltaproof.experiments.table import Table
+from deltaproof.experiments.standings import Standings
 from deltaproof.records.record import Predictions, Record
 from deltaproof.records.store import Store
 from deltaproof.report.drawing.svg import Style
@@ -17,7 +17,7 @@ _SHAPES = ("circle", "square", "up", "down", "plus", "right")
 class Study:
     """A table with what stands behind it."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Standings) -> None:
         self.table = table
         self.store = Store(table.folder)
         self.experiment = table.experiment

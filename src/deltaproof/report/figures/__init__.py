@@ -1,12 +1,12 @@
 """Every figure of the report, each made from a study or, for Python users, from a table."""
 
-from deltaproof.experiments.table import Table
+from deltaproof.experiments.standings import Standings
 from deltaproof.report.figure import Figure
 from deltaproof.report.figures import confusion, forest, learning, pareto, rates, reliability, values
 from deltaproof.report.study import Study
 
 
-def forest_plot(table: Table) -> Figure:
+def forest_plot(table: Standings) -> Figure:
     """Differences to the reference with their intervals and the equivalence margin; shows itself in a notebook."""
     return forest.figure(Study(table))
 
