@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from transformers import get_scheduler
 
+from deltaproof.quick.mode import Quick
 from deltaproof.seeding import seed_everything
 from deltaproof.tasks.batches import epoch_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
-from deltaproof.training.quick import Quick
 
 WORDS = [
     "the", "a", "good", "bad", "film", "story", "dog", "fox", "quick", "lazy", "text", "function", "numbers", "actors",

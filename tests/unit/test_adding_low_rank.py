@@ -82,3 +82,20 @@ def test_without_gradients_it_answers_alike_and_forward_derivatives_pass():
             slope = forward_ad.unpack_dual(quick(given[0], along, *given[2:])).tangent
     further = plain(given[0], given[1] + 1, *given[2:])
     torch.testing.assert_close(slope, further - plain(*given))
+
+
+@pytest.mark.parametrize("trained", ["none", "weight", "bias"])
+@pytest.mark.parametrize("ranks", [(2,), (3, 1, 2)], ids=str)
+def test_of_a_frozen_map_the_input_has_its_gradient_through_both(trained, ranks):
+    _, x, *factors = tensors(len(ranks), ranks)
+    module = torch.nn.Linear(5, 6).double().requires_grad_(False)
+    if trained != "none":
+        getattr(module, trained).requires_grad_(True)
+    wanted = plain(F.linear(x, module.weight, module.bias), x, *factors)
+    learned = [x, *factors, *(each for each in module.parameters() if each.requires_grad)]
+    n = len(ranks)
+    got = add_low_rank(module(x), x, list(zip(factors[:n], factors[n:], strict=True)), module)
+    torch.testing.assert_close(got, wanted)
+    gradients = [torch.autograd.grad(each.square().sum(), learned) for each in (got, wanted)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)

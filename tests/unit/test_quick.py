@@ -1,11 +1,13 @@
-"""Dropout and attention of a training step on a CPU: held against torch's own."""
+"""Dropout, attention and linear maps on a CPU: held against torch's own."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from deltaproof.training.dropping import draw_mask, dropout
-from deltaproof.training.quick import SHORT, Quick
+from deltaproof.quick import casts as casts_module
+from deltaproof.quick.casts import Casts
+from deltaproof.quick.dropping import draw_mask, dropout
+from deltaproof.quick.mode import SHORT, Quick
 
 TYPES = [torch.float32, torch.bfloat16]
 
@@ -88,9 +90,7 @@ def test_attention_with_dropout_is_the_formula_under_the_mask_that_was_drawn():
 
 def test_long_texts_and_passes_without_gradients_are_left_to_torch(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "deltaproof.training.quick.written_out", lambda *given, **named: asked.append(given) or given[0]
-    )
+    monkeypatch.setattr("deltaproof.quick.mode.written_out", lambda *given, **named: asked.append(given) or given[0])
     short, long = torch.zeros(1, 1, SHORT, 2).bfloat16(), torch.zeros(1, 1, SHORT + 1, 2).bfloat16()
     with Quick():
         F.scaled_dot_product_attention(long, long, long)
@@ -99,3 +99,59 @@ def test_long_texts_and_passes_without_gradients_are_left_to_torch(monkeypatch):
         assert not asked
         F.scaled_dot_product_attention(short, short, short)
     assert len(asked) == 1
+
+
+def bf16():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def test_maps_that_read_the_same_answer_as_under_autocast_and_hand_back_the_same_gradient():
+    torch.manual_seed(0)
+    maps = [torch.nn.Linear(8, 8).requires_grad_(False) for _ in range(3)]
+    x = torch.randn(4, 8, requires_grad=True)
+    found = []
+    for mode in (Quick(Casts()), torch.autocast("cpu", enabled=False)):
+        with mode, bf16():
+            answers = [each(x) for each in maps]
+        (gradient,) = torch.autograd.grad(sum(each.float().square().sum() for each in answers), x)
+        found.append((answers, gradient))
+    (mine, my_gradient), (theirs, their_gradient) = found
+    assert all(map(torch.equal, mine, theirs))
+    assert my_gradient.dtype == torch.float32
+    assert (my_gradient - their_gradient).norm() < 0.01 * their_gradient.norm()
+
+
+def test_an_input_that_was_changed_in_place_is_cast_anew():
+    torch.manual_seed(0)
+    one, x = torch.nn.Linear(8, 8), torch.randn(4, 8, requires_grad=True)
+    with Quick(Casts()), bf16():
+        h = x * 1
+        before = one(h)
+        h.add_(1)
+        after = one(h)
+    with bf16():
+        assert torch.equal(after, one(x + 1))
+    assert not torch.equal(after, before)
+
+
+def test_casts_are_kept_of_frozen_weights_alone_unless_all_rest():
+    one, x = torch.nn.Linear(8, 8, bias=False), torch.ones(1, 8)
+    for is_trained, all_rest, is_seen in [(True, False, True), (False, False, False), (True, True, False)]:
+        one.weight.requires_grad_(is_trained).data.fill_(1.0)
+        answers = []
+        with Quick(Casts(all_rest)):
+            for value in (1.0, 2.0):
+                one.weight.data.fill_(value)
+                with bf16():  # which keeps casts itself until it is left
+                    answers.append(one(x)[0, 0].item())
+        assert answers == ([8.0, 16.0] if is_seen else [8.0, 8.0])
+        with Quick(), bf16():
+            assert one(x)[0, 0] == 16, "nothing is kept from one to another"
+
+
+def test_no_more_casts_are_kept_than_a_bound_allows(monkeypatch):
+    monkeypatch.setattr(casts_module, "MOST_BYTES", 2 * 64)
+    first, second = (torch.nn.Parameter(torch.ones(8, 8), requires_grad=False) for _ in range(2))
+    kept = Casts()
+    assert kept.of_weight(first, torch.bfloat16) is kept.of_weight(first, torch.bfloat16)
+    assert kept.of_weight(second, torch.bfloat16) is second

@@ -1,6 +1,7 @@
 """What a model answers for every row of a split."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import nn
 
 from deltaproof.memory import free_cached, is_one_of_several, is_out_of_memory
+from deltaproof.quick.casts import Casts
+from deltaproof.quick.mode import Quick
 from deltaproof.tasks.batches import evaluation_batches
 from deltaproof.tasks.text import Encoded, TextTask, collate
 
@@ -42,13 +45,14 @@ def predict_side_by_side(
 
     def do(size: int, device: torch.device) -> list[np.ndarray]:
         outputs = [np.zeros((len(encoded), task.n_outputs)) for _ in models]
-        for rows in evaluation_batches(encoded.lengths, size):
-            made = collate(encoded, rows, pad_token_id, task.max_length)
-            batch = {key: value.to(device) for key, value in made.items()}
-            with autocast(device, precision):
-                found = logits(batch)
-            for output, each in zip(outputs, found, strict=True):
-                output[rows] = task.outputs(each)
+        with Quick(Casts(all_rest=True)) if device.type == "cpu" else nullcontext():
+            for rows in evaluation_batches(encoded.lengths, size):
+                made = collate(encoded, rows, pad_token_id, task.max_length)
+                batch = {key: value.to(device) for key, value in made.items()}
+                with autocast(device, precision):
+                    found = logits(batch)
+                for output, each in zip(outputs, found, strict=True):
+                    output[rows] = task.outputs(each)
         return outputs
 
     model = models[0] if len(models) == 1 else nn.ModuleList(models)

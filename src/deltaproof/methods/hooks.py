@@ -86,7 +86,7 @@ class OutputHook:
             if isinstance(edit, WeightEdit):
                 read = _in_its_precision(module, site, edit, inputs[0], frozen[..., rows])
                 if site.rows is None and (factors := added_factors(edit)) is not None:
-                    changed = add_low_rank(changed, read[0], [factors])
+                    changed = add_low_rank(changed, read[0], [factors], module if changed is output else None)
                     continue
                 change = edit.contribution(*read)
             elif isinstance(edit, BranchEdit):

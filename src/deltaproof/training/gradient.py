@@ -11,8 +11,9 @@ from torch import Tensor
 
 from deltaproof.memory import free_cached, is_out_of_memory
 from deltaproof.methods.tuned import Tuned
+from deltaproof.quick.casts import Casts
+from deltaproof.quick.mode import Quick
 from deltaproof.tasks.text import Encoded, TextTask, collate
-from deltaproof.training.quick import Quick
 
 if TYPE_CHECKING:
     from deltaproof.training.loop import Run
@@ -40,13 +41,16 @@ class Forward(Protocol):
 class Alone:
     """One run, by its own model."""
 
+    def __init__(self) -> None:
+        self.casts = Casts()
+
     def take_up(self, runs: "Sequence[Run]") -> None:
         (run,) = runs
         set_random_state(run.random, run.accelerator.device)
 
     def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
         (run,) = runs
-        quick = Quick() if run.accelerator.device.type == "cpu" else nullcontext()
+        quick = Quick(self.casts) if run.accelerator.device.type == "cpu" else nullcontext()
         with quick:
             logits = run.model(**batch).logits
         yield runs, [logits]

@@ -9,7 +9,7 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.errors import ConfigError
 from deltaproof.methods.context import Context
 from deltaproof.methods.tuned import Tuned
-from deltaproof.training.quick import Quick
+from deltaproof.quick.mode import Quick
 
 
 def check_recomputable(tuned: Tuned) -> None:

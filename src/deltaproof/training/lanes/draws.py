@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from deltaproof.training.attention import written_out
-from deltaproof.training.dropping import draw_attention_mask, draw_mask
+from deltaproof.quick.attention import written_out
+from deltaproof.quick.casts import Casts
+from deltaproof.quick.dropping import draw_attention_mask, draw_mask
+from deltaproof.quick.mode import quick
 from deltaproof.training.gradient import random_state, set_random_state
 from deltaproof.training.lanes.masked import dropped
 from deltaproof.training.lanes.rows import Rows
-from deltaproof.training.quick import quick
 
 State = dict[str, Tensor]
 SHARED = -1
@@ -37,7 +38,7 @@ class Draws(TorchFunctionMode):
 
     def __init__(self, streams: Sequence[int], device: torch.device) -> None:
         super().__init__()
-        self.streams, self.device = streams, device
+        self.streams, self.device, self.casts = streams, device, Casts()
         self.states: dict[int, State] = {}
         self.here: tuple[int, ...] = ()
         """The lanes whose rows are in the tensors that the frozen model sees now."""

@@ -43,7 +43,7 @@ class Switch:
     """
 
     def __init__(self, module: nn.Module, own: Mapping[int, nn.Module], whole: set[int], draws: Draws) -> None:
-        self.frozen = module.forward
+        self.module, self.frozen = module, module.forward
         self.own, self.whole, self.draws = own, whole, draws
 
     def __call__(self, *inputs: Any, **arguments: Any) -> Any:
@@ -104,7 +104,7 @@ class Switch:
         factors = [added_factors(self._edit_alone(lane)) for lane in lanes]
         known = [each for each in factors if each is not None]
         if len(known) == len(lanes) > 1 and isinstance(output, Tensor):
-            return add_low_rank(output, inputs[0], known)
+            return add_low_rank(output, inputs[0], known, self.module)
         return self._each(lanes, output, changed)
 
     def _edit_alone(self, lane: int) -> Edit | None:

@@ -90,7 +90,7 @@ class Lanes:
         rows = Rows(*batch["input_ids"].shape)
         self.draws.new_pass(lanes, rows)
         self.trunk.new_pass(depth)
-        with self.draws:
+        with self.draws.casts, self.draws:
             logits: Tensor = self.model(**rows.widened(batch, len(lanes))).logits
         return list(logits.chunk(len(lanes)))
 
