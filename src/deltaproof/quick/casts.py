@@ -23,7 +23,7 @@ class Casts:
 
     def __init__(self, all_rest: bool = False) -> None:
         self.all_rest = all_rest
-        self._weights: dict[tuple[int, torch.dtype], tuple[nn.Parameter, Tensor]] = {}
+        self._weights: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
         """By the parameter's identity, which holds as long as the parameter is held."""
         self._n_bytes = 0
         self._input: tuple[Tensor, int, Tensor] | None = None
@@ -41,14 +41,14 @@ class Casts:
         is_kept = isinstance(weight, nn.Parameter) and (self.all_rest or not weight.requires_grad)
         if not is_kept or weight.device.type != "cpu" or weight.dtype == dtype:
             return weight  # code that makes a weight in each pass makes another each time
-        found = self._weights.get((id(weight), dtype))
-        if found is None:
-            found = (weight, weight.detach().to(dtype))
-            if self._n_bytes + found[1].nbytes > MOST_BYTES:
+        key = (id(weight), dtype)
+        if key not in self._weights:
+            made = weight.detach().to(dtype)
+            if self._n_bytes + made.nbytes > MOST_BYTES:
                 return weight
-            self._n_bytes += found[1].nbytes
-            self._weights[id(weight), dtype] = found
-        return found[1]
+            self._n_bytes += made.nbytes
+            self._weights[key] = (weight, made)
+        return self._weights[key][1]
 
     def of_input(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         if x.dtype == dtype or x.device.type != "cpu" or not x.requires_grad:
