@@ -2,7 +2,7 @@
 # Options, each with its default: PYTHON=<the first Python 3.11 or newer found>  VENV=.venv  WORKERS=2
 VENV ?= .venv
 WORKERS ?= 2
-BENCH ?= --rows 300 --rounds 1 --ways trainer,trainer_tuned,lanes
+BENCH ?= --contestants 8 --rows 1000 --rounds 1 --ways trainer,trainer_two,local,lanes
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -19,7 +19,7 @@ help:
 	@echo "make check       style, types and import layers"
 	@echo "make check-slow  the evidence that takes minutes: calibration of the verdicts, fifty kills and resumes, trainings over two processes"
 	@echo "make check-cluster  the Ray engine on a real cluster of two nodes on this machine (brings ray, 270 MB)"
-	@echo "make bench       one sweep by peft + Trainer and by ours: time, memory, accuracy; BENCH='--contestants 8' sets options"
+	@echo "make bench       one sweep by peft + Trainer and by ours, some ten minutes: time, memory, accuracy; BENCH='--rows 300' sets options"
 	@echo "make clean       remove $(VENV) and caches"
 
 demo: $(VENV)/.demo-installed

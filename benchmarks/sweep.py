@@ -1,7 +1,7 @@
 """One sweep of LoRA contestants by `peft` + `Trainer` and by ours: time, memory, accuracy, distance to the floor.
 
     python benchmarks/sweep.py                              # four contestants, made-up texts, every way
-    python benchmarks/sweep.py --data reviews.csv --contestants 8 --rows 2000 --rounds 3 --precision bf16
+    python benchmarks/sweep.py --data reviews.csv --contestants 8 --rows 1000 --precision fp32
     python benchmarks/sweep.py --ways trainer,lanes --contestants 2 --seeds 10    # are the accuracies equal?
     python benchmarks/sweep.py --rates 5e-4,1e-3,2e-3,4e-3 --ways trainer,lanes,halved
 
@@ -166,11 +166,10 @@ def by_two(options: argparse.Namespace) -> list[list[float]]:
 
 def by_ours(options: argparse.Namespace, way: str) -> dict[str, Any]:
     import deltaproof
-    from deltaproof.methods.lora import LoRA
     from deltaproof.records.store import Store
 
     out = options.folder / f"{way}-{os.getpid()}"
-    methods = [LoRA(rank=rank, alpha=alpha).label for rank, alpha in contestants(options.contestants)]
+    methods = [f"lora(rank={rank}, alpha={alpha})" for rank, alpha in contestants(options.contestants)]
     files = {name: str(options.folder / f"{name}.csv") for name in ("validation", "test")}
     deltaproof.compare(
         model=options.model, data=str(options.folder / "train.csv"), **files, methods=methods,
@@ -178,12 +177,15 @@ def by_ours(options: argparse.Namespace, way: str) -> dict[str, Any]:
         batch_size=options.batch_size, precision=options.precision, engine="local" if way == "local" else "lanes",
         tuning="halving" if way == "halved" else "grid", device="cpu", workers=2, keep="none", out=out,
     )  # fmt: skip
+    from deltaproof.methods.lora import LoRA  # loads torch, which `compare` does beside its server of workers
+
+    labels = [LoRA(rank=rank, alpha=alpha).label for rank, alpha in contestants(options.contestants)]
     every = list(Store(out).records())
     records = {(record.spec.contestant, record.spec.seed): record for record in every if record.spec.stage == "final"}
     costs = [record.cost for record in every if record.status == "done"]
     seeds = sorted({seed for _, seed in records})
     return {
-        "accuracies": [[records[name, seed].test["accuracy"] for seed in seeds] for name in methods],
+        "accuracies": [[records[name, seed].test["accuracy"] for seed in seeds] for name in labels],
         "training_flops": sum(cost.train_flops for cost in costs),
         "training_seconds": sum(cost.train_seconds for cost in costs),
         "lanes": groups(every),
@@ -258,6 +260,15 @@ def measured(options: argparse.Namespace, way: str) -> dict[str, Any]:
     return {**json.loads(output.splitlines()[-1]), "peak_bytes": peak[0], "load": os.getloadavg()[0]}
 
 
+def known_precision() -> str:
+    """What ours would pick on this processor."""
+    import torch
+
+    from deltaproof.training.precision import pick_precision
+
+    return pick_precision("auto", torch.device("cpu"))
+
+
 def peak_flops_per_second(precision: str) -> float:
     """What matrix products reach on one core."""
     import torch
@@ -303,7 +314,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="training rows; 200 more each to validate and to test")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                        help="of every way; auto: bf16 where the processor has instructions for it")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", default=",".join(PLAIN), help=f"of {', '.join(WAYS)}")
     parser.add_argument("--rates", type=lambda text: [float(rate) for rate in text.split(",")], default=[1e-3],
@@ -319,6 +331,8 @@ def main() -> None:
     if options.one:
         one_way(options)
         return
+    if options.precision == "auto":
+        options.precision = known_precision()
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
         os.environ["DELTAPROOF_HOME"] = str(options.folder / "home")
