@@ -6,21 +6,14 @@ run itself takes place as on a single machine, in a process of its own under a l
 this engine's, not Ray's, so that a run that memory killed is tried again alone and a lost node is spoken of.
 """
 
-import hashlib
 import math
-import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from deltaproof.backbones.source import ALIASES, find_source
 from deltaproof.data.ledger import record_opening
-from deltaproof.data.run_folder import carried_files, read_dataset
+from deltaproof.data.run_folder import read_dataset
 from deltaproof.errors import ConfigError, DeltaproofError
 from deltaproof.experiments import wording
 from deltaproof.experiments.engines import node
@@ -28,23 +21,19 @@ from deltaproof.experiments.engines.answers import facts_from, probe_from, recor
 from deltaproof.experiments.engines.engine import OnProgress, Say, Stopped, ignore
 from deltaproof.experiments.engines.local import surroundings
 from deltaproof.experiments.engines.membership import Membership, first_line, nodes
-from deltaproof.experiments.engines.node import Message, Model, Parcel
-from deltaproof.experiments.engines.parcel import LAST, Incoming
+from deltaproof.experiments.engines.node import Message
+from deltaproof.experiments.engines.packing import Packer
+from deltaproof.experiments.engines.parcel import Incoming
 from deltaproof.experiments.engines.placement import asked_bytes, has_room, room_bytes, roomiest, runs_at_once
 from deltaproof.experiments.engines.slots import Slots, plan_slots
-from deltaproof.experiments.environment import versions
 from deltaproof.experiments.jobs import Facts, Job, Probe, Question
 from deltaproof.records.record import Record
 from deltaproof.records.store import Store
 
 MOST_LOSSES = 5
 """Nodes or workers that may be lost under one run before it counts as failed."""
-LARGEST_CARRIED_BYTES = 20 * 10**9
-"""A model folder is carried up to this size; a larger one must lie under the same path on every node."""
 POLL_SECONDS, WAITING_SECONDS = 2.0, 15.0
 """How often a task that says nothing is looked after, and when one that has not begun is spoken of."""
-HEEDED = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM")
-"""Environment variables of the driver that runs on nodes heed too; no secret is among them."""
 
 
 Options = dict[str, Any]
@@ -67,10 +56,7 @@ class RayEngine:
                 f"`{self._told.script}`; put the class into a module that is installed on every node"
             )
         self._n_threads, self._gpu_share, self._peak_bytes = 1, 0.0, 0
-        self._references: dict[Path, tuple[Any, Any]] = {}
-        self._models: dict[str, Model] = {}
-        self._folders: set[Path] = set()
-        self._packing, self._counting = threading.Lock(), threading.Lock()
+        self._packer, self._counting = Packer(self._told.modules), threading.Lock()
         self._running: set[Any] = set()
         self._is_stopped = False
         self.open_slots(1)
@@ -171,7 +157,7 @@ class RayEngine:
             .remote(name)
             for found in ray.nodes()
             if found["Alive"]
-            for name in map(_identity, self._folders)
+            for name in self._packer.experiments()
         ]
         if tasks:
             ray.wait(tasks, num_returns=len(tasks), timeout=5)
@@ -216,8 +202,7 @@ class RayEngine:
     def _once(self, errand: str, request: Job | Question, on_progress: OnProgress, is_alone: bool) -> tuple[str, Any]:
         import ray
 
-        with self._packing:
-            parcel = self._parcel(request)
+        parcel = self._packer.parcel(request)
         with self._counting:
             if self._is_stopped:
                 raise Stopped
@@ -321,54 +306,3 @@ class RayEngine:
             "num_returns": "streaming",
             "scheduling_strategy": "SPREAD",
         }
-
-    def _parcel(self, request: Job | Question) -> Parcel:
-        """What goes with a request. Each file goes into the cluster's object store once, whoever asks for it then."""
-        folder = request.folder
-        self._folders.add(folder)
-        is_final = isinstance(request, Job) and request.spec.stage == "final" and not request.restore
-        places = [f"data/{name}" for name in carried_files(with_test=is_final)]
-        files = {place: self._reference(folder / place) for place in places}
-        if isinstance(request, Job):  # what an earlier attempt left here, and what a repeated training is held against
-            checkpoint = folder / "checkpoints" / request.checkpoint_key
-            own = sorted(checkpoint.glob("*"), key=lambda path: path.name in LAST)
-            own += [Store(folder).record_path(request.spec.key)] if request.restore else []
-            files |= {path.relative_to(folder).as_posix(): _put(path) for path in own}
-        return Parcel(
-            experiment=_identity(folder),
-            files=files,
-            model=self._model(request.model if isinstance(request, Question) else request.spec.model["name"]),
-            versions=versions(),
-            modules=self._told.modules,
-            environment={variable: os.environ[variable] for variable in HEEDED if variable in os.environ},
-        )
-
-    def _model(self, name: str) -> Model | None:
-        """A model that lies in a folder here, to be carried; None for one that every node fetches from the hub."""
-        if name not in ALIASES and not Path(name).expanduser().is_dir():
-            return None
-        if name not in self._models:
-            source = find_source(name)
-            is_light = sum(path.stat().st_size for path in source.files) <= LARGEST_CARRIED_BYTES
-            files = {path.name: self._reference(path) for path in source.files} if is_light else {}
-            self._models[name] = Model(name, source.fingerprint(), files)
-        return self._models[name]
-
-    def _reference(self, path: Path) -> Any:
-        """A reference to the file's bytes in the object store; a file that was changed since goes in anew."""
-        stamp = (path.stat().st_mtime_ns, path.stat().st_size)
-        if self._references.get(path, (None, None))[0] != stamp:
-            self._references[path] = (stamp, _put(path))
-        return self._references[path][1]
-
-
-def _put(path: Path) -> Any:
-    import ray
-
-    return ray.put(np.fromfile(path, dtype=np.uint8))
-
-
-def _identity(folder: Path) -> str:
-    """A name for an experiment's folder on the nodes: the same again when the same command goes on."""
-    facts = (folder / "data" / "dataset.json").read_bytes()
-    return hashlib.sha256(f"{platform.node()}:{folder.resolve()}:".encode() + facts).hexdigest()[:16]
