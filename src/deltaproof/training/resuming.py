@@ -1,17 +1,33 @@
 """What a training is between two steps: everything that the steps to come depend on."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from deltaproof.training.loop import Run
+from deltaproof.methods.tuned import Tuned
+from deltaproof.training.best import Best
+from deltaproof.training.outcome import Outcome
 
 _COUNTERS = ("train_seconds", "examples_seen", "tokens_seen")
 
 
-def snapshot(run: "Run") -> tuple[dict[str, Tensor], dict[str, Any]]:
+class Resumable(Protocol):
+    """A training that can be left and taken up again."""
+
+    tuned: Tuned
+    trained: dict[str, nn.Parameter]
+    optimizer: Any
+    accelerator: Accelerator
+    micro_batch_size: int
+    best: Best
+    outcome: Outcome
+    losses: list[float]
+    random: dict[str, Tensor]
+
+
+def snapshot(run: Resumable) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts to save: values, best values, optimiser, edits' memories, generators, counters."""
     tensors: dict[str, Tensor] = {f"value/{name}": parameter for name, parameter in run.trained.items()}
     tensors |= {f"best/{name}": value for name, value in run.best.values.items()}
@@ -30,7 +46,7 @@ def snapshot(run: "Run") -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def restore(run: "Run", tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def restore(run: Resumable, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Make a fresh run what the saved one was."""
     with torch.no_grad():
         for name, value in _below(tensors, "value").items():
