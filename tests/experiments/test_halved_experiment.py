@@ -93,6 +93,23 @@ def test_trials_that_stand_whole_are_taken_as_they_are(grid, bert, many_reviews,
     assert essence(tmp_path / "run") == essence(grid)
 
 
+def test_a_short_training_is_scored_often_enough_to_rest_after_a_quarter(bert, many_reviews, tmp_path):
+    plan = {**PLAN, "epochs": 1, "trials": 2, "tuning": "halving"}
+    deltaproof.compare(model=bert, data=many_reviews, out=tmp_path, **plan)
+    (rung, *_) = records(tmp_path, "rung").values()
+    (whole,) = records(tmp_path, "final").values()
+    steps = [entry["step"] for entry in whole.history]
+    assert len(steps) == 4
+    assert rung.history[-1]["step"] == steps[0]
+
+
+def test_where_no_evaluation_comes_early_enough_it_is_said_that_no_trial_can_be_stopped(bert, many_reviews, tmp_path):
+    reporter, plan = Sayings(), {**PLAN, "epochs": 1, "evaluations_per_epoch": 1, "tuning": "halving"}
+    deltaproof.compare(model=bert, data=many_reviews, out=tmp_path, reporter=reporter, dry_run=True, **plan)
+    (said,) = [text for text in reporter.texts if "evaluations_per_epoch" in text]
+    assert "no trial can be stopped" in said
+
+
 def test_an_unknown_way_of_tuning_is_refused(bert, many_reviews, tmp_path):
     with pytest.raises(ConfigError, match="tuning"):
         deltaproof.compare(model=bert, data=many_reviews, out=tmp_path, tuning="thirds", **PLAN)

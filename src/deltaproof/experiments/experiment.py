@@ -82,6 +82,11 @@ class Experiment:
         self.document["plan"]["trials"] = n_trials
         self.document["workers"], self.document["threads"] = n_workers, self.resolved.slots.n_threads
         self.document["estimated_seconds"] = wall_seconds(estimates, self.n_trials, n_seeds, n_workers)
+        if self.plan.tuning == "halving" and self.n_trials and self._rung() is None:
+            self.reporter.say(
+                "no trial can be stopped early: no evaluation comes between a quarter of the steps and the end; raise "
+                "`evaluations_per_epoch`, or leave it out"
+            )
 
     def _check_memory(self, estimates: list[Estimate]) -> None:
         """Say which contestants do not fit even alone; where that was to be kept to, nothing is trained."""
@@ -257,7 +262,7 @@ class Experiment:
         """Where trials rest; None where each goes to its end."""
         if self.plan.tuning != "halving" or self.n_trials < 2:
             return None
-        n_rows, settings = self.resolved.rows.train, self.plan.loop
+        n_rows, settings = self.resolved.rows.train, self.resolved.loop
         return rung_for(
             n_rows, number_of_steps(n_rows, settings), settings, steps_between_evaluations(n_rows, settings)
         )

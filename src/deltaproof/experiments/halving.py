@@ -21,6 +21,7 @@ Successive halving: Jamieson and Talwalkar, 2016, arXiv:1502.07943. Theirs keeps
 rung, whatever the evidence; this keeps all that may win.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from deltaproof.training.loop import number_of_steps
 from deltaproof.training.schedules import factor
 from deltaproof.training.settings import Training
 
@@ -75,6 +77,15 @@ class Dropped:
     """The most that this one can still gain."""
     lower_bound: float
     """Of lead minus gain; above zero."""
+
+
+def with_rung(settings: Training, n_rows: int) -> Training:
+    """The settings, scored often enough for a rung after `SHARE` of the steps, unless they say how often."""
+    if "evaluations_per_epoch" in settings.model_fields_set:
+        return settings
+    n_epochs = number_of_steps(n_rows, settings) / math.ceil(n_rows / settings.batch_size)
+    often = max(1, math.ceil(1 / (SHARE * n_epochs)))
+    return Training(**settings.model_dump(exclude_unset=True), evaluations_per_epoch=often)
 
 
 def rung_for(n_rows: int, n_steps: int, settings: Training, every: int) -> Rung | None:

@@ -84,7 +84,8 @@ class Plan(Settings):
     the rate where the method's family works and the next above it; the third lies below the lower or above the upper,
     whichever is better."""
     tuning: Literal["grid", "halving"] = "grid"
-    """`grid` trains every trial to its end; `halving` stops trials part of the way that can no longer win."""
+    """`grid` trains every trial to its end; `halving` stops trials that can no longer win, at the first evaluation
+    after a quarter of the steps. There is one in time where `evaluations_per_epoch` is left out."""
     tuning_risk: float = pydantic.Field(default=0.05, gt=0, lt=0.5)
     """With `halving`: the most chance, per contestant, to stop the trial that would have won."""
     learning_rates: tuple[Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)], ...] = ()

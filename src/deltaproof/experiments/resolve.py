@@ -14,6 +14,7 @@ from deltaproof.experiments.engines.engine import Engine
 from deltaproof.experiments.engines.slots import Slots
 from deltaproof.experiments.estimate import Rows
 from deltaproof.experiments.gates import gate_names
+from deltaproof.experiments.halving import with_rung
 from deltaproof.experiments.jobs import Facts, Question
 from deltaproof.experiments.plan import Plan
 from deltaproof.experiments.reporter import Reporter
@@ -22,6 +23,7 @@ from deltaproof.methods.base import Method
 from deltaproof.metrics import METRICS, default_metrics
 from deltaproof.records.store import Store
 from deltaproof.tasks.text import TextTask, task_for
+from deltaproof.training.settings import Training
 
 DEFAULT_MARGIN = 0.02
 
@@ -41,6 +43,11 @@ class Resolved:
     @property
     def rows(self) -> Rows:
         return Rows(len(self.dataset.train), len(self.dataset.validation), self.dataset.test.n_rows)
+
+    @property
+    def loop(self) -> Training:
+        """What the training loop reads; with halving, an evaluation comes early enough to stop trials there."""
+        return with_rung(self.plan.loop, self.rows.train) if self.plan.tuning == "halving" else self.plan.loop
 
     @property
     def margin(self) -> float:

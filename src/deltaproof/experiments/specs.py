@@ -32,7 +32,7 @@ def contestant_spec(
         task=resolved.task.to_json(),
         data=data_facts(resolved),
         training={
-            **plan.loop.model_dump(mode="json"),
+            **resolved.loop.model_dump(mode="json"),
             "learning_rate": learning_rate,
             "precision": facts.precision,
             "device": facts.device.split(":")[0],
