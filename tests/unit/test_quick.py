@@ -155,3 +155,12 @@ def test_no_more_casts_are_kept_than_a_bound_allows(monkeypatch):
     kept = Casts()
     assert kept.of_weight(first, torch.bfloat16) is kept.of_weight(first, torch.bfloat16)
     assert kept.of_weight(second, torch.bfloat16) is second
+
+
+def test_what_the_model_gives_by_name_is_understood():
+    x, weight = torch.ones(2, 8), torch.eye(8)
+    q = torch.ones(1, 1, 4, 2)
+    with Quick():
+        assert torch.equal(F.linear(input=x, weight=weight, bias=None), x)
+        assert torch.equal(F.dropout(input=x, p=0.5, training=False), x)
+        assert torch.equal(F.scaled_dot_product_attention(query=q, key=q, value=q, dropout_p=0.0), q)

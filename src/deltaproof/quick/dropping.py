@@ -34,6 +34,6 @@ def draw_attention_mask(query: Tensor, key: Tensor, p: float) -> Tensor:
     return draw_mask((*query.shape[:-1], key.shape[-2]), p, wide)
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """What `torch.nn.functional.dropout` computes, under a mask of `draw_mask`; never in place."""
-    return x * draw_mask(x.shape, p, x) if training and p > 0 else x
+    return input * draw_mask(input.shape, p, input) if training and p > 0 else input

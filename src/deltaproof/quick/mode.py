@@ -55,12 +55,12 @@ def quick(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes; under autocast of what is cast already."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        x, weight = cast_input(x, dtype), cast_weight(weight, dtype)
-    return F.linear(x, weight, bias)
+        input, weight = cast_input(input, dtype), cast_weight(weight, dtype)
+    return F.linear(input, weight, bias)
 
 
 def attention(

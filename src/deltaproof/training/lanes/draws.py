@@ -98,13 +98,13 @@ class Draws(TorchFunctionMode):
                 return self._attention(*args, **kwargs)
         return quick(func, args, kwargs) if self.device.type == "cpu" else func(*args, **kwargs)
 
-    def _dropout(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0:
-            return x
-        n_lanes = len(self.here) if self.rows.are_in_maps(x, len(self.here)) else 1
-        streams, size, parts = self._runs(n_lanes), len(x) // n_lanes, []
-        masks = self._drawn({stream for stream, _ in streams}, lambda: self._mask(x[:size], p))
-        for part, (stream, n) in zip(torch.split(x, [size * n for _, n in streams]), streams, strict=True):
+            return input
+        n_lanes = len(self.here) if self.rows.are_in_maps(input, len(self.here)) else 1
+        streams, size, parts = self._runs(n_lanes), len(input) // n_lanes, []
+        masks = self._drawn({stream for stream, _ in streams}, lambda: self._mask(input[:size], p))
+        for part, (stream, n) in zip(torch.split(input, [size * n for _, n in streams]), streams, strict=True):
             parts.append(dropped(part, masks[stream], n, 1 / (1 - p)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
