@@ -68,12 +68,12 @@ def main() -> None:
     print(f"16 texts of {options.tokens} tokens, {precision}, one thread, {options.rounds} rounds")
     print(f"{'lanes':30}{'alone, ms':>10}  {'all in one pass':22}one at a time")
     for name in [options.only] if options.only else GROUPS:
-        lanes, runs = ready(GROUPS[name], options.tokens, precision)
+        (lanes, runs), rows = ready(GROUPS[name], options.tokens, precision), np.arange(16)
         ratios: dict[int, list[float]] = {len(runs): [], 1: []}
         alone = []
         for _ in range(options.rounds + 1):
             for size, found in ratios.items():
-                tried = trial.try_lanes(lanes, runs, np.arange(16), (size,), 1)
+                tried = trial.try_lanes(lanes, runs, [rows] * len(runs), (size,), 1)
                 assert not tried.strays, f"gradients differ: {tried.strays}"
                 found.append(tried.gain)
                 alone.append(tried.alone_seconds)

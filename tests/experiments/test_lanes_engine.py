@@ -261,13 +261,83 @@ def test_waiting_runs_are_shared_out_over_the_free_slots(jobs):
     assert engine._group_of(rest[0]) == []
 
 
-def test_where_memory_holds_fewer_lanes_no_run_is_left_to_itself(jobs, monkeypatch):
+def test_where_memory_holds_fewer_lanes_the_others_wait_for_a_place(jobs, monkeypatch):
     monkeypatch.setattr("deltaproof.experiments.engines.lanes.n_fitting", lambda jobs, memory_bytes: 2)
-    engine = LanesEngine(may_decline=False, say=lambda text: None)
+    engine, asked = LanesEngine(may_decline=False, say=lambda text: None), []
+    monkeypatch.setattr(engine, "_supervised", lambda errand, request, told: asked.append(request) or ("killed", None))
     tickets = [Waiting(job) for job in jobs[0]]
     engine._waiting = list(tickets)
-    for ticket in reversed(tickets):
-        if not ticket.is_taken:
-            group = engine._group_of(ticket)
-            assert ticket in group
-            assert len(group) == 2
+    group = engine._group_of(tickets[-1])
+    assert group[0] is tickets[-1]
+    assert len(group) == len(tickets)
+    engine._run_group(group)
+    assert asked[0].places == 2
+
+
+@pytest.mark.parametrize("n_held", [1, 3])
+def test_a_group_is_as_large_as_two_of_it_can_train_at_a_time(jobs, monkeypatch, n_held):
+    monkeypatch.setattr(
+        "deltaproof.experiments.engines.lanes.n_fitting", lambda jobs, memory_bytes: 2 if len(jobs) <= n_held else 1
+    )
+    engine = LanesEngine(may_decline=False, say=lambda text: None)
+    engine._waiting = [Waiting(job) for job in jobs[0]]
+    assert len(engine._group_of(engine._waiting[0])) == n_held
+
+
+def test_runs_of_one_seed_stay_together_and_others_fill_up(jobs):
+    engine = LanesEngine(may_decline=False, say=lambda text: None)
+    engine.open_slots(2)
+    specs = [dataclasses.replace(job.spec, seed=seed) for seed in (2, 1, 0) for job in jobs[0][:4]]
+    engine._waiting = [Waiting(dataclasses.replace(jobs[0][0], spec=spec)) for spec in specs]
+    first = engine._group_of(next(ticket for ticket in engine._waiting if ticket.job.spec.seed == 0))
+    assert [ticket.job.spec.seed for ticket in first] == [0, 0, 0, 0, 1, 1]
+    assert sorted(ticket.job.spec.seed for ticket in engine._waiting) == [1, 1, 2, 2, 2, 2]
+
+
+def test_a_run_enters_where_another_has_ended_and_goes_as_alone(jobs, monkeypatch):
+    """Two places: after a kill one run goes on from its third step, and ends before the other, which begins anew."""
+    monkeypatch.setattr("deltaproof.experiments.run.Checkpoint", lambda folder: Checkpoint(folder, every_seconds=0))
+    (asked, wanted), steps = jobs, []
+    asked = asked[:3]
+
+    def killed(key, step, n_steps, values):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    request = LaneRequest(tuple(asked), side_by_side=2, places=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_lanes(request, killed)
+    keys = [job.spec.key for job in asked]
+    store = Store(asked[0].folder)
+    assert not (store.folder / "checkpoints" / keys[2]).exists(), "it waits"
+    shutil.rmtree(store.folder / "checkpoints" / keys[0])
+    report = run_lanes(request, lambda key, step, n_steps, values: steps.append((keys.index(key), step)))
+    assert report.alone == ()
+    assert report.n_lanes == 3
+    begun = steps.index((2, 1))
+    assert max(step for at, step in steps[:begun] if at == 1) == max(step for _, step in steps), "one has ended"
+    assert 0 < max(step for at, step in steps[:begun] if at == 0) < max(step for _, step in steps), "one goes on"
+    for key in keys:
+        assert_alike(store.find(key), wanted[key])
+
+
+def test_a_run_that_would_go_astray_does_not_enter(jobs, monkeypatch):
+    asked, wanted = jobs[0][:4], jobs[1]
+
+    def strays(lanes, runs, rows, sizes, n):
+        return Trial((0,) if len(runs) == 1 or len(lanes.tuned) > 3 else (), 1.0, {})
+
+    monkeypatch.setattr(lane_run, "try_lanes", strays)
+    report = run_lanes(LaneRequest(tuple(asked), side_by_side=2, places=3))
+    assert report.alone == ((asked[3].spec.key, lane_run.ASTRAY),)
+    assert report.n_lanes == 3
+    store = Store(asked[0].folder)
+    assert store.find(asked[3].spec.key) is None
+    for job in asked[:3]:
+        assert_alike(store.find(job.spec.key), wanted[job.spec.key])
+
+
+def test_final_runs_of_several_seeds_go_side_by_side(both):
+    finals = [record for record in both[1].records() if record.spec.stage == "final"]
+    seeds = {tuple(lanes["seeds"]) for record in finals if (lanes := record.environment.get("lanes"))}
+    assert seeds == {(0, 1)}

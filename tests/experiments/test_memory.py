@@ -98,7 +98,8 @@ def test_on_an_accelerator_the_host_keeps_nothing_for_gradients(job):
 
 def test_as_many_lanes_as_fit_at_least_one(job):
     jobs = [job] * 4
-    assert n_fitting(jobs, predicted_bytes(jobs[:3])) == 3
+    assert n_fitting(jobs, predicted_bytes(jobs, places=3)) == 3
+    assert predicted_bytes(jobs, places=3) == predicted_bytes(jobs[:3]) + 4 * jobs[3].probe.n_trainable, "it waits"
     assert n_fitting(jobs, 1.0) == 1
     assert most_in_one_pass(jobs, predicted_bytes(jobs, 2)) == 2
     assert most_in_one_pass(jobs, predicted_bytes(jobs, 3)) == 2, "two passes of two, not of three and one"
@@ -115,7 +116,12 @@ def test_the_limit_bounds_workers_and_the_lanes_of_a_group(job):
     engine.open_slots(2)
     tickets = [SimpleNamespace(job=job, is_taken=False) for _ in range(8)]
     engine._waiting = list(tickets)
-    assert len(engine._group_of(tickets[0])) == 3, "half of the limit for each slot"
+    group = engine._group_of(tickets[0])
+    assert len(group) == 4, "half of them for each slot"
+    limit_of_a_group = limit / MARGIN / 2
+    n = engine._n_at_a_time(group)
+    assert n == 2
+    assert predicted_bytes([job] * 4, places=n) <= limit_of_a_group < predicted_bytes([job] * 4, places=n + 1)
 
 
 @pytest.mark.parametrize(("other_bytes", "n_runs"), [(48e9, 2 + 2), (8e9, 2)])

@@ -163,7 +163,7 @@ def test_the_penalty_does_not_depend_on_micro_batches(micro_batch_size):
         settings = Training(batch_size=6, micro_batch_size=size)
         run = Run(tuned, TASK, rows, rows, settings, 1e-3, 0, accelerator)
         run.begin()
-        (loss,) = BatchGradient(TASK, rows, tuned.backbone.tokenizer.pad_token_id, accelerator)([run], np.arange(6))
+        (loss,) = BatchGradient(TASK, rows, tuned.backbone.tokenizer.pad_token_id, accelerator)([run], [np.arange(6)])
         return loss, gradients(tuned)
 
     whole, pieces = of(6), of(micro_batch_size)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from deltaproof.backbones import TINY_FAMILIES, load_backbone, tiny_backbone
+from deltaproof.backbones.sharing import started_from
 from deltaproof.errors import BackboneError, ConfigError
 
 DECODERS = [family for family in TINY_FAMILIES if tiny_backbone(family).all_sites[0].stack == "decoder"]
@@ -86,6 +87,10 @@ def test_the_head_depends_on_the_seed_and_on_nothing_else(family, tiny_folder):
         if not in_head(name, first):
             assert torch.equal(tensor, state(other)[name]), name
     assert any(not torch.equal(tensor, state(other)[name]) for name, tensor in state(first).items())
+    begun = started_from(first, 2)
+    for name, parameter in begun.model.named_parameters():
+        assert torch.equal(parameter, state(other)[name]), name
+        assert (parameter.data_ptr() == first.model.get_parameter(name).data_ptr()) != (name in first.lacked), name
     last = [name for name, _ in first.model.named_parameters() if in_head(name, first) and name.endswith("weight")][-1]
     assert 0 < state(first)[last].std() < 1
 

@@ -66,7 +66,7 @@ class Small:
 def take_gradient(run, n_rows):
     """Leave the gradient over the first rows in what is trained; returns the loss."""
     pad_token_id = run.tuned.backbone.tokenizer.pad_token_id
-    (loss,) = BatchGradient(TASK, run.train_rows, pad_token_id, run.accelerator)([run], np.arange(n_rows))
+    (loss,) = BatchGradient(TASK, run.train_rows, pad_token_id, run.accelerator)([run], [np.arange(n_rows)])
     return loss
 
 
@@ -252,9 +252,9 @@ def test_the_halved_micro_batch_is_remembered_over_a_cut(tmp_path):
     run = Small(evaluations_per_epoch=2).run(Checkpoint(tmp_path / "c", every_seconds=0))
     run.begin()
     run.micro_batch_size = 1
-    run.step(0, take_gradient(run, 4))
-    run.evaluate(0)
-    run.keep(0)
+    run.step(take_gradient(run, 4))
+    run.evaluate()
+    run.keep()
     fresh = Small(evaluations_per_epoch=2).run(Checkpoint(tmp_path / "c"))
     assert fresh.begin() == 1
     assert fresh.micro_batch_size == 1
@@ -287,12 +287,12 @@ def test_after_a_divergence_the_best_values_are_back():
     training = Small("full", dropout=0.0)
     run = training.run()
     run.begin()
-    run.step(0, take_gradient(run, 4))
-    run.evaluate(0)
+    run.step(take_gradient(run, 4))
+    run.evaluate()
     best = training.state
     for parameter in run.trained.values():
         parameter.data.fill_(float("nan"))
-    run.step(1, take_gradient(run, 4))
+    run.step(take_gradient(run, 4))
     run.end()
     assert run.outcome.diverged
     assert same(training.state, best)
@@ -399,7 +399,7 @@ def test_in_bf16_products_are_in_bf16_and_everything_kept_in_fp32(method):
     )
     run = training.run()
     run.begin()
-    run.step(0, take_gradient(run, 4))
+    run.step(take_gradient(run, 4))
     assert seen == {torch.bfloat16}
     assert {parameter.dtype for parameter in run.trained.values()} == {torch.float32}
     states = [value for state in run.optimizer.state_dict()["state"].values() for value in state.values()]

@@ -39,6 +39,8 @@ class Backbone:
     """Sites that the model has, but that a method around the asking one keeps from it."""
     brings_head: bool = False
     """Whether the checkpoint is a classifier for these labels, so that the head starts as its own."""
+    lacked: frozenset[str] = frozenset()
+    """Names of the parameters that the checkpoint did not hold: their start comes from the seed of loading."""
     notes: list[str] = field(default_factory=list)
     """What a reader of the results should know about this model."""
 

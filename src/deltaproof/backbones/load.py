@@ -78,7 +78,8 @@ def load_backbone(
     notes = _notes(model, lacked, is_classifier, n_outputs)
     fingerprint = fingerprint or source.fingerprint()
     found = as_backbone(model, tokenizer, name_or_path, head, source.revision, fingerprint, notes)
-    return replace(found, brings_head=is_classifier and not lacked & output_parameters(model, n_outputs))
+    brings_head = is_classifier and not lacked & output_parameters(model, n_outputs)
+    return replace(found, brings_head=brings_head, lacked=frozenset(lacked))
 
 
 def as_backbone(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from deltaproof.backbones.backbone import Backbone
+from deltaproof.backbones.head import start_afresh
 
 
 def sharing_copy(backbone: Backbone) -> Backbone:
@@ -19,6 +20,14 @@ def sharing_copy(backbone: Backbone) -> Backbone:
     for parameter in backbone.model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False)
     return replace(backbone, model=copy.deepcopy(backbone.model, memo), notes=list(backbone.notes))
+
+
+def started_from(backbone: Backbone, seed: int) -> Backbone:
+    """A sharing copy whose head starts as it does where the model is loaded with this seed."""
+    found = sharing_copy(backbone)
+    own(parameter for name, parameter in found.model.named_parameters() if name in backbone.lacked)
+    start_afresh(found.model, backbone.lacked, seed)
+    return found
 
 
 def own(parameters: Iterable[nn.Parameter]) -> None:

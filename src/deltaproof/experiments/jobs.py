@@ -61,11 +61,13 @@ class Job:
 
 @dataclass(frozen=True)
 class LaneRequest:
-    """Jobs of one model, data set and seed, to be trained side by side."""
+    """Jobs of one model and data set, to be trained side by side."""
 
     jobs: tuple[Job, ...]
     side_by_side: int | None = None
     """How many go through the model in one pass; None: what a few measured steps find the fastest."""
+    places: int | None = None
+    """How many train at a time, the first first; the next begins where one has ended. None: all at once."""
     memory_bytes: float = float("inf")
     """Host memory that they may fill together."""
     may_decline: bool = False

@@ -1,6 +1,7 @@
-"""Runs in lanes: several jobs of one model, data set and seed, trained side by side over one copy of the base."""
+"""Runs in lanes: several jobs of one model and data set, trained side by side over one copy of the base."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from deltaproof.backbones.sharing import move_together, own, sharing_copy
+from deltaproof.backbones.sharing import move_together, own, sharing_copy, started_from
 from deltaproof.experiments.environment import environment
 from deltaproof.experiments.jobs import Job, LaneReport, LaneRequest, Probe
 from deltaproof.experiments.memory_plan import most_in_one_pass, predicted_bytes
@@ -36,6 +37,7 @@ SIZES = (1, 4)
 """How many lanes in one pass are tried where as many as memory holds gain little."""
 USUAL = 0.75
 """Share of the batches of which as many lanes go through in one pass as are the fastest for a middling one."""
+ASTRAY = "its gradient in lanes is not its own"
 NOTE = "trained in lanes beside others: its seconds are its share of the time, its memory that of its probe, alone"
 
 LaneProgress = Callable[[str, int, int, dict[str, float]], None]
@@ -55,7 +57,7 @@ class _Lane:
 def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n_steps, values: None) -> LaneReport:
     """Train and score what can be trained side by side, store the records, and say what has to be run alone.
 
-    One batch is taken both ways first: a run whose gradient is not the one it has alone is left out, and where the
+    A batch is taken both ways first: a run whose gradient is not the one it has alone is left out, and where the
     number of lanes is open, so is everything if lanes do not pay.
     """
     store, clock = Store(request.jobs[0].folder), time.perf_counter()
@@ -72,32 +74,36 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
         if len(lanes) < 2:
             return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in lanes)))
         usual, widest = _widths(ground)
-        most = most_in_one_pass([lane.job for lane in lanes], request.memory_bytes, device_bytes, usual / widest)
+        share, places = usual / widest, min(request.places or len(lanes), len(lanes))
+        all_jobs, first, waiting = [lane.job for lane in lanes], lanes[:places], lanes[places:]
+        most = most_in_one_pass(all_jobs, request.memory_bytes, device_bytes, share, places)
         wanted = min(most, request.side_by_side or most)
-        together = Lanes(ground.backbone, [lane.run.tuned for lane in lanes], wanted, usual)
-        trial = _tried(together, lanes, request, most)
-        alone += [(lanes[at].job.spec.key, "its gradient in lanes is not its own") for at in trial.strays]
-        fit = [lane for at, lane in enumerate(lanes) if at not in trial.strays]
-        if len(fit) < 2:
+        together = Lanes(ground.backbone, [lane.run.tuned for lane in first], wanted, usual)
+        trial = _tried(together, first, request, most)
+        alone += [(first[at].job.spec.key, ASTRAY) for at in trial.strays]
+        fit = [lane for at, lane in enumerate(first) if at not in trial.strays]
+        if len(fit) + len(waiting) < 2:
             return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in fit)))
         gain = trial.gain if trial.seconds else None
         if request.may_decline and gain is not None and gain < WORTH:
-            alone += [(lane.job.spec.key, "lanes do not pay here") for lane in fit]
+            alone += [(lane.job.spec.key, "lanes do not pay here") for lane in (*fit, *waiting)]
             return LaneReport(tuple(alone), gain=gain)
         if trial.seconds:
-            together.side_by_side = min(trial.side_by_side, len(fit))
+            together.side_by_side = min(trial.side_by_side, places)
         facts = {
-            "lanes": len(fit),
+            "lanes": min(places, len(fit) + len(waiting)),
+            "seeds": sorted({lane.job.spec.seed for lane in (*fit, *waiting)}),
             "side_by_side": together.side_by_side,
             "gain": gain,
-            "predicted_memory_bytes": predicted_bytes(
-                [lane.job for lane in fit], together.side_by_side, usual / widest
-            ),
+            "predicted_memory_bytes": predicted_bytes(all_jobs, together.side_by_side, share, places),
         }
-        finish = _Finish(ground, store, fit, facts, memory, (time.perf_counter() - clock) / len(fit))
-        _train(together, fit, finish)
+        seconds_each = (time.perf_counter() - clock) / (len(fit) + len(waiting))
+        finish = _Finish(ground, store, (*fit, *waiting), facts, memory, seconds_each)
+        strays = _train(together, fit, waiting, places, finish)
+        alone += [(lane.job.spec.key, ASTRAY) for lane in strays]
+        n_lanes = len(fit) + len(waiting) - len(strays)
         return LaneReport(
-            tuple(alone), len(fit), together.side_by_side, gain, memory.host_bytes(), memory.device_bytes()
+            tuple(alone), n_lanes, together.side_by_side, gain, memory.host_bytes(), memory.device_bytes()
         )
 
 
@@ -111,9 +117,12 @@ def _ready(
 ) -> tuple[list[_Lane], list[tuple[str, str]]]:
     """The jobs that can be lanes, each with a model of its own over the ground's weights, and why others cannot."""
     found, alone = [], []
+    starts = {seed: started_from(ground.backbone, seed) for seed in {job.spec.seed for job in jobs}}
     for job in jobs:
-        before = before_attaching(job.spec, store, ground)
-        tuned = attached(job.spec, store, sharing_copy(ground.backbone))
+        start = starts[job.spec.seed]
+        # each on a copy: what is moved for a moment would leave the storage that it shares
+        before = before_attaching(job.spec, store, replace(ground, backbone=sharing_copy(start)))
+        tuned = attached(job.spec, store, sharing_copy(start))
         if (reason := why_alone(ground.backbone, tuned)) is None:
             own(parameter for parameter in tuned.backbone.model.parameters() if parameter.requires_grad)
             found.append((job, tuned, before))
@@ -139,27 +148,57 @@ def _widths(ground: Ground) -> tuple[int, int]:
 
 
 def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest, most: int) -> Trial:
-    """A batch of middling length, both ways; timed where it is open how many go through in one pass, at most `most`."""
+    """A batch both ways; timed where it is open how many go through in one pass, at most `most`."""
     runs = [lane.run for lane in lanes]
+    rows_of = _typical_rows(runs)
+    if request.side_by_side is not None:
+        return try_lanes(together, runs, rows_of, (together.side_by_side,), 0)
+    return try_lanes(together, runs, rows_of, (most, *(n for n in SIZES if n < most)), N_ROUNDS)
+
+
+def _typical_rows(runs: Sequence[Run]) -> list[np.ndarray]:
+    """A batch of middling length; where seeds differ one for each, as unlike in length as their batches will be."""
     lengths, size = runs[0].train_rows.lengths, runs[0].settings.batch_size
     by_length = np.argsort(lengths, kind="stable")
-    middle = max(0, (len(lengths) - size) // 2)
-    rows = by_length[middle : middle + size]
-    if request.side_by_side is not None:
-        return try_lanes(together, runs, rows, (together.side_by_side,), 0)
-    return try_lanes(together, runs, rows, (most, *(n for n in SIZES if n < most)), N_ROUNDS)
+    seeds = sorted({run.seed for run in runs})
+    starts = [max(0, len(lengths) - size) * (2 * number + 1) // (2 * len(seeds)) for number in range(len(seeds))]
+    batches = {seed: by_length[start : start + size] for seed, start in zip(seeds, starts, strict=True)}
+    return [batches[run.seed] for run in runs]
 
 
-def _train(together: Lanes, lanes: Sequence[_Lane], finish: "_Finish") -> None:
-    """Train those side by side that stand at the same step: all of them, but perhaps after a kill."""
-    by_step: dict[int, list[Run]] = {}
-    for lane in lanes:
-        by_step.setdefault(lane.run.begin(), []).append(lane.run)
-    for first, runs in sorted(by_step.items()):
-        stop_after = lanes[0].job.spec.training.get("rung_step")  # trials that rest there to be compared
-        go(runs, first, together, finish, stop_after)
-        for run in runs:
-            finish.once(run)
+def _train(
+    together: Lanes, fit: Sequence[_Lane], waiting: Sequence[_Lane], places: int, finish: "_Finish"
+) -> list[_Lane]:
+    """Train them, each from where it stands: at its first step, or after a kill further on.
+
+    Args:
+        together: the lanes that have been tried, `fit` those whose gradient was their own.
+        waiting: enter one by one where a place is free.
+        places: how many there are.
+    Returns:
+        those whose gradient, when they were to enter, was not their own.
+    """
+    to_come, strays = deque(waiting), []
+    live = [lane.run for lane in fit]
+    stop_after = (*fit, *waiting)[0].job.spec.training.get("rung_step")  # trials rest there to be compared
+    for run in live:
+        run.begin()
+    while live or to_come:
+        if to_come and len(live) < places:
+            entering = [to_come.popleft() for _ in range(min(places - len(live), len(to_come)))]
+            tuned = [*(run.tuned for run in live), *(lane.run.tuned for lane in entering)]
+            together = Lanes(finish.ground.backbone, tuned, together.side_by_side, together.usual_width)
+            runs = [lane.run for lane in entering]
+            found = try_lanes(together, runs, _typical_rows(runs), (together.side_by_side,), 0).strays
+            strays += [entering[at] for at in found]
+            for run in (run for at, run in enumerate(runs) if at not in found):
+                run.begin()
+                live.append(run)
+        under_way, live = live, go(live, together, finish, stop_after, until_one_ends=bool(to_come)) if live else []
+        for run in under_way:
+            if run not in live:
+                finish.once(run)
+    return strays
 
 
 def _merged_into(tuned: Tuned) -> Iterator[nn.Parameter]:
@@ -215,7 +254,7 @@ class _Finish:
 
     @staticmethod
     def _let_go(run: Run) -> None:
-        """Free what only this lane held: others go on beside it, and its place among them stays."""
+        """Free what only this lane held: others go on beside it, and its model may still be one of the lanes."""
         run.optimizer.state.clear()
         run.best.values.clear()
         for parameter in run.tuned.parameters():

@@ -93,7 +93,7 @@ def run(job: Job, progress: Progress = lambda step, n_steps, values: None) -> Re
 
 @dataclass(frozen=True)
 class Ground:
-    """What a run stands on before its method comes in: runs of one model, data set and seed may share it."""
+    """What a run stands on before its method comes in: runs of one model and data set may share it."""
 
     dataset: Dataset
     task: TextTask
@@ -163,7 +163,8 @@ def _train(job: Job, store: Store, progress: Progress) -> Trained:
     before = before_attaching(job.spec, store, ground)
     tuned = attached(job.spec, store, ground.backbone)
     training = run_on(ground, tuned, job, store, progress)
-    go([training], training.begin(), stop_after=job.spec.training.get("rung_step"))
+    training.begin()
+    go([training], stop_after=job.spec.training.get("rung_step"))
     return Trained(ground, tuned.method, tuned, training.outcome, before)
 
 

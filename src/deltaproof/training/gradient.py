@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -23,13 +24,17 @@ Answers: TypeAlias = "tuple[Sequence[Run], list[Tensor]]"
 
 
 class Forward(Protocol):
-    """How the logits of runs come about that see the same rows."""
+    """How the logits of runs come about."""
 
     def take_up(self, runs: "Sequence[Run]") -> None:
         """A step is about to begin: go on with the random numbers where each run left them."""
 
-    def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
-        """Some of the runs with the logits of each, (batch, n_outputs), and then others, until all have had theirs."""
+    def __call__(self, runs: "Sequence[Run]", batches: Sequence[dict[str, Tensor]]) -> "Iterator[Answers]":
+        """Some of the runs with the logits of each, (batch, n_outputs), and then others, until all have had theirs.
+
+        Args:
+            batches: of each run; those that see the same rows have the same object.
+        """
 
     def put_down(self, runs: "Sequence[Run]") -> None:
         """The step's last forward pass is over: each run keeps where its random numbers stand."""
@@ -48,8 +53,8 @@ class Alone:
         (run,) = runs
         set_random_state(run.random, run.accelerator.device)
 
-    def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
-        (run,) = runs
+    def __call__(self, runs: "Sequence[Run]", batches: Sequence[dict[str, Tensor]]) -> "Iterator[Answers]":
+        (run,), (batch,) = runs, batches
         quick = Quick(self.casts) if run.accelerator.device.type == "cpu" else nullcontext()
         with quick:
             logits = run.model(**batch).logits
@@ -61,6 +66,16 @@ class Alone:
 
     def shrink(self) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some rows of a batch, on the device."""
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+    share: float
+    """Of the batch's rows."""
 
 
 class BatchGradient:
@@ -75,16 +90,20 @@ class BatchGradient:
         self.task, self.rows, self.pad_token_id, self.accelerator = task, rows, pad_token_id, accelerator
         self.forward = forward or Alone()
 
-    def __call__(self, runs: "Sequence[Run]", rows: np.ndarray) -> list[float]:
-        """Returns the mean loss of each run over `rows`, penalties included."""
+    def __call__(self, runs: "Sequence[Run]", rows_of: Sequence[np.ndarray]) -> list[float]:
+        """Returns the mean loss of each run over its rows, penalties included.
+
+        Args:
+            rows_of: numbers of the rows of each run's batch; runs that share theirs have the same array.
+        """
         while True:
             try:
-                return self._accumulate(runs, rows)
+                return self._accumulate(runs, rows_of)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 if not self.forward.shrink():
-                    if runs[0].micro_batch_size == 1:
+                    if _micro_batch_size(runs) == 1:
                         raise
                     for run in runs:
                         run.halve_micro_batch()
@@ -93,48 +112,51 @@ class BatchGradient:
                 run.tuned.zero_grad(set_to_none=True)
             free_cached(self.accelerator.device)
 
-    def _accumulate(self, runs: "Sequence[Run]", rows: np.ndarray) -> list[float]:
+    def _accumulate(self, runs: "Sequence[Run]", rows_of: Sequence[np.ndarray]) -> list[float]:
         device = self.accelerator.device
         self.forward.take_up(runs)
         totals = {run: torch.zeros((), device=device) for run in runs}
-        n_tokens = 0
-        for part, batch in self._batches(runs, rows):
-            targets = torch.as_tensor(self.rows.targets[part], dtype=torch.float32, device=device)
-            for some, losses in self._losses(runs, batch, targets):
-                losses = losses * (len(part) / len(rows))
+        n_tokens = dict.fromkeys(runs, 0)
+        for parts in self._micro_batches(runs, rows_of):
+            for some, losses in self._losses(parts):
                 self.accelerator.backward(losses.sum())
                 for run, loss in zip(some, losses.detach(), strict=True):
                     totals[run] += loss
-            n_tokens += batch["input_ids"].numel()
+            for run, part in parts.items():
+                n_tokens[run] += part.inputs["input_ids"].numel()
         self.forward.put_down(runs)
-        for run in runs:
+        for run, rows in zip(runs, rows_of, strict=True):
             run.outcome.examples_seen += len(rows)
-            run.outcome.tokens_seen += n_tokens
+            run.outcome.tokens_seen += n_tokens[run]
         seen: list[float] = torch.stack(list(totals.values())).tolist()
         return seen
 
-    def _batches(self, runs: "Sequence[Run]", rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """The micro-batches of a batch, for runs that train."""
-        size = runs[0].micro_batch_size
+    def _micro_batches(self, runs: "Sequence[Run]", rows_of: Sequence[np.ndarray]) -> "Iterator[dict[Run, MicroBatch]]":
+        """Those of the runs, which train, one after another; a run whose batch is over has none."""
+        size = _micro_batch_size(runs)
         for run in runs:
             run.tuned.train()
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            batch = collate(self.rows, part, self.pad_token_id, self.task.max_length)
-            yield part, {key: value.to(self.accelerator.device) for key, value in batch.items()}
+        for start in range(0, max(map(len, rows_of)), size):
+            going_on = {id(rows): rows for rows in rows_of if start < len(rows)}
+            made = {key: self._part(rows, start, size) for key, rows in going_on.items()}
+            yield {run: made[id(rows)] for run, rows in zip(runs, rows_of, strict=True) if id(rows) in made}
+
+    def _part(self, rows: np.ndarray, start: int, size: int) -> MicroBatch:
+        device, part = self.accelerator.device, rows[start : start + size]
+        batch = collate(self.rows, part, self.pad_token_id, self.task.max_length)
+        targets = torch.as_tensor(self.rows.targets[part], dtype=torch.float32, device=device)
+        return MicroBatch({key: value.to(device) for key, value in batch.items()}, targets, len(part) / len(rows))
 
     def pass_through(self, run: "Run", rows: np.ndarray) -> None:
         """Only the forward passes of a batch, for what is kept of them; the run's random numbers stay as they are."""
         self.forward.take_up([run])
-        for _, batch in self._batches([run], rows):
+        for parts in self._micro_batches([run], [rows]):
             with self.accelerator.autocast():
-                list(self.forward([run], batch))
+                list(self.forward([run], [parts[run].inputs]))
 
-    def _losses(
-        self, runs: "Sequence[Run]", batch: dict[str, Tensor], targets: Tensor
-    ) -> "Iterator[tuple[Sequence[Run], Tensor]]":
-        """Some of the runs with their mean losses over the batch, penalties included, and then others."""
-        answers = self.forward(runs, batch)
+    def _losses(self, parts: "dict[Run, MicroBatch]") -> "Iterator[tuple[Sequence[Run], Tensor]]":
+        """Some of the runs with their losses, penalties included, as shares of the batch's mean; and then others."""
+        answers = self.forward(list(parts), [part.inputs for part in parts.values()])
         while True:
             with self.accelerator.autocast():  # entered anew for each: the backward pass between them is without
                 found = next(answers, None)
@@ -142,9 +164,15 @@ class BatchGradient:
                 return
             some, logits = found
             losses = [
-                self.task.loss(each, targets) + penalty(run.tuned) for run, each in zip(some, logits, strict=True)
+                parts[run].share * (self.task.loss(each, parts[run].targets) + penalty(run.tuned))
+                for run, each in zip(some, logits, strict=True)
             ]
             yield some, torch.stack(losses)
+
+
+def _micro_batch_size(runs: "Sequence[Run]") -> int:
+    """That of them all: a run that has gone on from a checkpoint, or came later, may have another."""
+    return min(run.micro_batch_size for run in runs)
 
 
 def penalty(tuned: Tuned) -> Tensor | float:

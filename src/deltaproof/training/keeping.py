@@ -99,7 +99,7 @@ def _loss_and_gradient(run: "Run", rows: np.ndarray) -> tuple[Tensor, Tensor]:
     forward.take_up([run])
     batch = collate(run.train_rows, rows, run.tuned.backbone.tokenizer.pad_token_id)
     targets = torch.as_tensor(run.train_rows.targets[rows], dtype=torch.float32, device=device)
-    ((_, (logits,)),) = forward([run], {key: value.to(device) for key, value in batch.items()})
+    ((_, (logits,)),) = forward([run], [{key: value.to(device) for key, value in batch.items()}])
     loss = run.task.loss(logits, targets) + penalty(run.tuned)
     found = torch.autograd.grad(loss, list(run.trained.values()), allow_unused=True)
     return loss.detach(), torch.cat([each.flatten().float() for each in found if each is not None])

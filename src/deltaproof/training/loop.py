@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from deltaproof.evaluation.predict import predict, predict_side_by_side
 from deltaproof.methods.tuned import Tuned
 from deltaproof.metrics import METRICS
 from deltaproof.seeding import seed_everything
-from deltaproof.tasks.batches import epoch_batches, training_batches
+from deltaproof.tasks.batches import Order
 from deltaproof.tasks.text import Encoded, TextTask
 from deltaproof.training.best import Best
 from deltaproof.training.checkpoints import Checkpoint
@@ -61,87 +60,93 @@ def train(
         tuned, task, train_rows, validation_rows, settings, learning_rate, seed, accelerator, checkpoint, progress,
         snapshots,
     )  # fmt: skip
-    go([run], run.begin(), stop_after=stop_after)
+    run.begin()
+    go([run], stop_after=stop_after)
     return run.outcome
 
 
 def go(
     runs: "Sequence[Run]",
-    first: int,
     forward: Forward | None = None,
     ended: "Callable[[Run], None]" = lambda run: None,
     stop_after: int | None = None,
-) -> None:
-    """Take the steps of one run, or of several that see the same rows in the same order, each to its own end.
+    until_one_ends: bool = False,
+) -> "list[Run]":
+    """Take the steps of one run, or of several side by side, each over its own rows and to its own end.
 
     Args:
-        runs: begun, and each with `first` steps behind it.
+        runs: begun.
         forward: how their logits come about; for one run left out.
         ended: is told of each run as soon as it is over.
-        stop_after: with fewer steps than there are, the runs rest in their checkpoints then.
+        stop_after: a run that has taken so many steps, and has more to take, rests in its checkpoint.
+        until_one_ends: leave the others between two steps as soon as one ends or rests, so that another can join them.
+    Returns:
+        those that were left so.
     """
-    lead, live = runs[0], list(runs)
+    lead = runs[0]
     gradient = (ShardedGradient if lead.accelerator.num_processes > 1 else BatchGradient)(
         lead.task, lead.train_rows, lead.tuned.backbone.tokenizer.pad_token_id, lead.accelerator, forward
     )
+    order = Order(lead.train_rows.lengths, lead.settings.batch_size)
     if forward is None and (features := features_for(lead)) is not None:
         lead.model = features
         # what an interrupted run had kept is made again from the same batches, so that it goes on to the same bits
-        n_again = first if features.n_tokens else 0
-        for rows in epoch_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, 0)[:n_again]:
-            gradient.pass_through(lead, rows)
-    batches = training_batches(lead.train_rows.lengths, lead.settings.batch_size, lead.seed, lead.n_steps)
-    for step, rows in islice(enumerate(batches), first, stop_after):
-        live = _still_live(live, ended)
-        if not live:
-            break
+        n_again = min(lead.n_taken, order.n_batches) if features.n_tokens else 0
+        for step in range(n_again):
+            gradient.pass_through(lead, order.batch(lead.seed, step))
+    live = _still_live(runs, ended, stop_after)
+    while live and not (until_one_ends and len(live) < len(runs)):
         started = time.perf_counter()
-        losses = gradient(live, rows)
+        losses = gradient(live, [order.batch(run.seed, run.n_taken) for run in live])
         seconds = (time.perf_counter() - started) / len(live)
         for run, loss in zip(live, losses, strict=True):
-            run.step(step, loss, seconds)
+            run.step(loss, seconds)
         is_due = any(run.checkpoint is not None and run.checkpoint.is_due for run in live)
-        _look(live, step, forward)
-        for run in live if is_due else ():  # all at the same step, so that they can go on side by side
-            run.keep(step)
-    for run in _still_live(live, ended):
-        if stop_after is None or stop_after >= run.n_steps:
-            run.end()
-            ended(run)
-        elif first < stop_after:
-            run.keep(stop_after - 1)
+        _look(live, forward)
+        for run in live if is_due else ():  # all at once, so that those of one seed go on at the same step
+            run.keep()
+        live = _still_live(live, ended, stop_after)
+    return live
 
 
-def _look(runs: "list[Run]", step: int, forward: Forward | None) -> None:
+def _look(runs: "Sequence[Run]", forward: Forward | None) -> None:
     """What is due after a step beside the next one; the validation rows go through runs side by side as batches do."""
     sound = [run for run in runs if not run.outcome.diverged]
-    started, answers = time.perf_counter(), None
-    if forward is not None and len(sound) > 1 and sound[0].is_time_to_evaluate(step):
-        lead, together = sound[0], forward
+    scored = [run for run in sound if run.is_time_to_evaluate]
+    started = time.perf_counter()
+    known: dict[Run, np.ndarray] = {}
+    if forward is not None and len(scored) > 1:
+        lead, together = scored[0], forward
 
         def logits(batch: dict[str, Tensor]) -> list[Tensor]:
-            pairs = [pair for some, found in together(sound, batch) for pair in zip(some, found, strict=True)]
-            by_run = dict(pairs)
-            return [by_run[run] for run in sound]
+            found = together(scored, [batch] * len(scored))
+            by_run = dict(pair for some, answers in found for pair in zip(some, answers, strict=True))
+            return [by_run[run] for run in scored]
 
         answers = predict_side_by_side(
-            [run.tuned for run in sound],
+            [run.tuned for run in scored],
             logits,
             lead.task, lead.validation_rows, lead.tuned.backbone.tokenizer.pad_token_id, 2 * lead.settings.batch_size,
             lead.precision,
         )  # fmt: skip
-    seconds = (time.perf_counter() - started) / max(1, len(sound))
-    for number, run in enumerate(sound):
-        run.look(step, None if answers is None else answers[number], seconds)
+        known = dict(zip(scored, answers, strict=True))
+    seconds = (time.perf_counter() - started) / max(1, len(scored))
+    for run in sound:
+        run.look(known.get(run), seconds)
 
 
-def _still_live(runs: "list[Run]", ended: "Callable[[Run], None]") -> "list[Run]":
-    """Let those end that are over, and give their place free."""
+def _still_live(runs: "Sequence[Run]", ended: "Callable[[Run], None]", stop_after: int | None) -> "list[Run]":
+    """Let those end that are over, and those rest that are to; their places are free."""
+    live = []
     for run in runs:
         if run.is_over:
             run.end()
             ended(run)
-    return [run for run in runs if not run.is_over]
+        elif stop_after is not None and run.n_taken >= stop_after:
+            run.keep()
+        else:
+            live.append(run)
+    return live
 
 
 def number_of_steps(n_rows: int, settings: Training) -> int:
@@ -178,6 +183,8 @@ class Run:
                 adamw(self.trained.values(), learning_rate, settings.weight_decay, accelerator.device)
             )
         self.micro_batch_size = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+        self.n_taken = 0
+        """Steps that lie behind."""
         self.best = Best(task.metrics[0], settings.patience)
         self.outcome = Outcome()
         self.losses: list[float] = []
@@ -192,8 +199,8 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to win: it diverged, or patience is over."""
-        return self.outcome.diverged or self.best.is_patience_over
+        """Whether there is nothing left to win: all steps are taken, it diverged, or patience is over."""
+        return self.n_taken >= self.n_steps or self.outcome.diverged or self.best.is_patience_over
 
     def begin(self) -> int:
         """Seed the draws, tell the edits how long they have, and go on from the checkpoint where there is one.
@@ -210,9 +217,9 @@ class Run:
         found = self.checkpoint.load() if self.checkpoint else None
         if found is None:
             return 0
-        step, tensors, facts = found
+        self.n_taken, tensors, facts = found
         restore(self, tensors, facts)
-        return step
+        return self.n_taken
 
     def seed_draws(self) -> None:
         """Let what draws without a generator of its own, such as dropout, begin from the seed; each process its own."""
@@ -220,14 +227,15 @@ class Run:
         seed_everything(self.seed, "dropout", *([rank] if rank else []))
         self.random = random_state(self.accelerator.device)
 
-    def step(self, step: int, loss: float, seconds: float = 0.0) -> None:
+    def step(self, loss: float, seconds: float = 0.0) -> None:
         """Take one optimiser step down the gradient that is there, or find that the training diverged.
 
         Args:
             loss: that of the gradient.
             seconds: what the gradient took.
         """
-        started = time.perf_counter()
+        started, step = time.perf_counter(), self.n_taken
+        self.n_taken += 1
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -240,25 +248,25 @@ class Run:
                 edit.after_step(step)
             self.losses.append(loss)
         else:
-            self._diverge(f"diverged at step {step + 1} of {self.n_steps}: the loss or its gradient is not finite")
+            self._diverge(f"diverged at step {self.n_taken} of {self.n_steps}: the loss or its gradient is not finite")
         self.tuned.zero_grad(set_to_none=True)
         self.outcome.train_seconds += seconds + time.perf_counter() - started
         if is_finite:
-            self.progress(step + 1, self.n_steps, {"train_loss": loss, "learning_rate": rate})
+            self.progress(self.n_taken, self.n_steps, {"train_loss": loss, "learning_rate": rate})
 
-    def look(self, step: int, answers: np.ndarray | None = None, seconds: float = 0.0) -> None:
+    def look(self, answers: np.ndarray | None = None, seconds: float = 0.0) -> None:
         """What is due after a step beside the next one: a snapshot, an evaluation.
 
         Args:
             answers: to the validation rows, where they are known; they took so many seconds.
         """
         if self.snapshots is not None:
-            self.snapshots.see(step + 1, self.trained)
-        if self.is_time_to_evaluate(step):
+            self.snapshots.see(self.n_taken, self.trained)
+        if self.is_time_to_evaluate:
             started = time.perf_counter()
-            values = self.evaluate(step, answers)
+            values = self.evaluate(answers)
             self.outcome.evaluation_seconds += seconds + time.perf_counter() - started
-            self.progress(step + 1, self.n_steps, values)
+            self.progress(self.n_taken, self.n_steps, values)
 
     def halve_micro_batch(self) -> None:
         """Memory ran out; it is said once, however often."""
@@ -270,11 +278,12 @@ class Run:
     def rate(self, step: int) -> float:
         return self.learning_rate * factor(self.settings.schedule, step, self.n_steps, self.settings.warmup_fraction)
 
-    def is_time_to_evaluate(self, step: int) -> bool:
+    @property
+    def is_time_to_evaluate(self) -> bool:
         every = steps_between_evaluations(len(self.train_rows), self.settings)
-        return (step + 1) % every == 0 or step + 1 == self.n_steps
+        return self.n_taken % every == 0 or self.n_taken == self.n_steps
 
-    def evaluate(self, step: int, answers: np.ndarray | None = None) -> dict[str, float]:
+    def evaluate(self, answers: np.ndarray | None = None) -> dict[str, float]:
         """Score the validation rows, remember the best, stop when patience is over; returns the deciding score.
 
         Args:
@@ -284,29 +293,29 @@ class Run:
         if answers is None:
             answers = predict(self.model, self.task, rows, pad_token_id, 2 * self.settings.batch_size, self.precision)
         if not np.isfinite(answers).all():
-            self._diverge(f"diverged by step {step + 1} of {self.n_steps}: the model's answers are not finite")
+            self._diverge(f"diverged by step {self.n_taken} of {self.n_steps}: the model's answers are not finite")
             return {}
         scores = {name: METRICS[name].score(rows.targets, answers) for name in self.task.metrics}
         self.outcome.history.append({
-            "step": step + 1,
-            "epoch": round((step + 1) * self.settings.batch_size / len(self.train_rows), 3),
+            "step": self.n_taken,
+            "epoch": round(self.n_taken * self.settings.batch_size / len(self.train_rows), 3),
             "train_loss": float(np.mean(self.losses)),
-            "learning_rate": self.rate(step),
+            "learning_rate": self.rate(self.n_taken - 1),
             "validation": scores,
         })  # fmt: skip
         self.losses.clear()
         self.best.see(scores, self.trained)
-        if self.best.is_patience_over and step + 1 < self.n_steps:
+        if self.best.is_patience_over and self.n_taken < self.n_steps:
             self.outcome.notes.append(
-                f"stopped early after step {step + 1} of {self.n_steps}: "
+                f"stopped early after step {self.n_taken} of {self.n_steps}: "
                 f"no better score for {self.settings.patience} evaluations"
             )
         return {f"validation_{self.task.metrics[0]}": scores[self.task.metrics[0]]}
 
-    def keep(self, step: int) -> None:
+    def keep(self) -> None:
         """Write where the training stands, unless there is nothing to go on to."""
-        if self.checkpoint and step + 1 < self.n_steps and not self.outcome.diverged:
-            self.checkpoint.save(step + 1, *snapshot(self))
+        if self.checkpoint and self.n_taken < self.n_steps and not self.outcome.diverged:
+            self.checkpoint.save(self.n_taken, *snapshot(self))
 
     def end(self) -> None:
         """Put the best values back and let go of what only training needed."""

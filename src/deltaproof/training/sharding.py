@@ -101,9 +101,9 @@ class ShardedGradient(BatchGradient):
     ends the run: one process cannot take smaller steps than the others.
     """
 
-    def __call__(self, runs: "Sequence[Run]", rows: np.ndarray) -> list[float]:
-        """Returns the mean loss over `rows`, of all processes."""
-        (run,) = runs
+    def __call__(self, runs: "Sequence[Run]", rows_of: Sequence[np.ndarray]) -> list[float]:
+        """Returns the mean loss over the one run's rows, of all processes."""
+        (run,), (rows,) = runs, rows_of
         device, size = self.accelerator.device, run.micro_batch_size
         n_ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         own, n_passes = rows[rank::n_ranks], math.ceil(math.ceil(len(rows) / n_ranks) / size)

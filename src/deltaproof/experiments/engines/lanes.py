@@ -1,4 +1,4 @@
-"""The engine of lanes: runs of one model, data set and seed that are asked for together train over one base.
+"""The engine of lanes: runs of one model and data set that are asked for together train over one base.
 
 What cannot be a lane is run by the local engine, which this one is otherwise.
 """
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 from deltaproof.experiments.engines.engine import OnProgress, Say, Stopped, ignore
 from deltaproof.experiments.engines.local import LocalEngine
@@ -21,6 +22,10 @@ GATHER_SECONDS = 0.3
 """How long a run waits for others to go beside it: contestants ask for theirs at the same moment."""
 MOST = 16
 """Lanes of one process, whatever memory there is: the gain has levelled off then, and a crash takes fewer along."""
+
+
+_Company: TypeAlias = tuple[tuple[str, ...], int]
+"""Contestants that go side by side, sorted, and how many seeds they are of."""
 
 
 @dataclass(eq=False)
@@ -48,8 +53,8 @@ class LanesEngine(LocalEngine):
         self._waiting: list[_Ticket] = []
         self._taking = threading.Lock()
         self._n_busy = 0
-        self._chosen: dict[tuple[str, ...], int] = {}
-        """How many in one pass were found the fastest, by the contestants; 0 where alone was as fast."""
+        self._chosen: dict[_Company, int] = {}
+        """How many in one pass were found the fastest; 0 where alone was as fast."""
         self._told: set[str] = set()
 
     def run(self, job: Job, on_progress: OnProgress = ignore) -> Record:
@@ -101,31 +106,48 @@ class LanesEngine(LocalEngine):
         threading.Thread(target=work, daemon=True).start()
 
     def _group_of(self, ticket: _Ticket) -> list[_Ticket]:
-        """The run and what waits and can go beside it: a fair share for each free slot, as many as memory holds."""
+        """The run and what waits and can go beside it: a fair share for each free slot."""
         with self._taking:
             if ticket.is_taken:
                 return []
             key = _common(ticket.job)
             fitting = [other for other in self._waiting if _common(other.job) == key]
-            fitting.sort(key=lambda other: (other.job.spec.contestant, other.job.spec.training["learning_rate"]))
+            fitting.sort(key=lambda other: _rank(other.job))
             n_free = max(1, self._n_slots - self._n_busy)
             share = min(MOST, -(-len(fitting) // n_free))
             first = min(fitting.index(ticket) // share * share, max(0, len(fitting) - share))
-            group = sorted(fitting[first : first + share], key=lambda other: other is not ticket)  # it comes first
-            group = group[: n_fitting([each.job for each in group], self.memory_bytes() / self._n_slots)]
+            group = fitting[first : first + share]
+            # those that share most with the run come first, where memory does not hold all at a time
+            group.sort(key=lambda other: (other is not ticket, other.job.spec.seed != ticket.job.spec.seed))
+            while len(group) > 1 and self._n_at_a_time(group) == 1:
+                group.pop()
             for taken in group:
                 taken.is_taken = True
                 self._waiting.remove(taken)
             return group
 
+    @property
+    def _memory_of_a_group(self) -> float:
+        return self.memory_bytes() / self._n_slots
+
+    def _n_at_a_time(self, group: Sequence[_Ticket]) -> int:
+        """How many of a group train at a time, while the others wait for a place."""
+        return n_fitting([ticket.job for ticket in group], self._memory_of_a_group)
+
     def _run_group(self, group: Sequence[_Ticket]) -> None:
         names = tuple(sorted(ticket.job.spec.contestant for ticket in group))
-        chosen = self._chosen.get(names)
+        company = names, len({ticket.job.spec.seed for ticket in group})
+        chosen = self._chosen.get(company)
         if chosen == 0:
             return
         by_key = {ticket.job.spec.key: ticket for ticket in group}
-        memory = self.memory_bytes() / self._n_slots
-        request = LaneRequest(tuple(ticket.job for ticket in group), chosen, memory, self.may_decline)
+        request = LaneRequest(
+            tuple(ticket.job for ticket in group),
+            chosen,
+            places=self._n_at_a_time(group),
+            memory_bytes=self._memory_of_a_group,
+            may_decline=self.may_decline,
+        )
 
         def told(key: str, step: int, n_steps: int, values: dict[str, float]) -> None:
             by_key[key].on_progress(step, n_steps, values)
@@ -133,6 +155,8 @@ class LanesEngine(LocalEngine):
         kind, value = self._supervised("lanes", request, told)
         if kind == "result":
             self._note(names, value)
+            if value.gain is not None:
+                self._chosen[company] = value.side_by_side
         elif not self._is_stopped:
             cause = str(value).strip().splitlines()[-1] if value else kind  # of a traceback, the error itself
             self.say(f"lanes of {', '.join(names)} ended early ({cause}); what is open of them is run alone")
@@ -146,7 +170,6 @@ class LanesEngine(LocalEngine):
 
     def _note(self, names: tuple[str, ...], report: LaneReport) -> None:
         if report.gain is not None:
-            self._chosen[names] = report.side_by_side
             self.say(said_of(names, report))
         for reason in sorted({reason for _, reason in report.alone}) if report.n_lanes or report.gain is None else ():
             self.say(f"{sum(why == reason for _, why in report.alone)} of {len(names)} runs go alone: {reason}")
@@ -166,11 +189,16 @@ def why_no_lane(job: Job) -> str | None:
 
 
 def _common(job: Job) -> str:
-    """What lanes must have in common: all that decides which rows they see, and when."""
+    """What lanes must have in common: all but the seed that decides which rows they see."""
     spec = asdict(job.spec)
     training = {key: value for key, value in spec["training"].items() if key != "learning_rate"}
-    facts = [spec["model"], spec["task"], spec["data"], training, spec["seed"], spec["stage"]]
+    facts = [spec["model"], spec["task"], spec["data"], training, spec["stage"]]
     return json.dumps([*facts, job.device, str(job.folder), job.trust_remote_code], sort_keys=True)
+
+
+def _rank(job: Job) -> tuple[int, str, float]:
+    """Runs of one seed stand together: they share most."""
+    return job.spec.seed, job.spec.contestant, job.spec.training["learning_rate"]
 
 
 def said_of(names: Sequence[str], report: LaneReport) -> str:

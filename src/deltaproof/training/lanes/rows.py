@@ -1,19 +1,27 @@
 """The rows of several lanes behind one another in one tensor, and what belongs to whom."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How many rows each lane has, and of how many tokens: every lane has the same."""
+    """How many rows each lane has in a pass, and of how many tokens: every lane has the same.
+
+    Lanes that see other rows than their neighbours may have fewer of their own, or shorter ones. Theirs are filled up,
+    and `n_tokens` is then a length that no other side of a tensor inside the model has (`sides_of`): so tokens are
+    known wherever they stand. Code of the lane's own gets what the lane has alone.
+    """
 
     n_rows: int
     n_tokens: int
+    own: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Rows, and tokens of a row, that each lane has alone, by its number; empty where all see the same rows."""
 
     def part(self, tree: Any, n_lanes: int, first: int, end: int) -> Any:
         """What belongs to the lanes from `first` to before `end`, of arguments or outputs of a module.
@@ -55,12 +63,64 @@ class Rows:
         if any(part is None for part in parts):
             return None
         if isinstance(first, Tensor):
-            return torch.cat(list(parts)) if self._size(first, n_lanes[0]) else first
+            if not self._size(first, n_lanes[0]):
+                return first
+            are_alike = all(part.shape[1:] == first.shape[1:] for part in parts)  # not where some have further keys
+            return torch.cat(list(parts)) if are_alike else None
         if isinstance(first, tuple | list):
             return type(first)(self.joined(each, n_lanes) for each in zip(*parts, strict=True))
         if isinstance(first, dict):
             return type(first)(**{key: self.joined([part[key] for part in parts], n_lanes) for key in first})
         return first
+
+    def cut(self, tree: Any, lane: int) -> Any:
+        """One lane's part, down to what the lane has alone."""
+        if lane not in self.own:
+            return tree
+        n_rows, n_tokens = self.own[lane]
+
+        def of(tensor: Tensor) -> Tensor:
+            if self._size(tensor, 1):  # a row has one place on the first side, or one for each of its tokens
+                return within(by_row(tensor, self.n_rows))[:n_rows].flatten(0, 1)
+            return within(tensor)
+
+        def within(tensor: Tensor) -> Tensor:
+            return tensor[tuple(slice(n_tokens if side == self.n_tokens else None) for side in tensor.shape)]
+
+        def in_order(tensor: Tensor) -> Tensor:  # as a model's own code may count on it
+            return of(tensor).contiguous() if tensor.is_contiguous() else of(tensor)
+
+        return over_tensors(tree, in_order)
+
+    def filled(self, tree: Any, lane: int, shape: Sequence[int]) -> Any:
+        """What code that saw a lane's own rows put out, with zeros in the place of what others have more.
+
+        Args:
+            shape: of a tensor before it was cut, whose tokens stand where they stand in an output of as many sides.
+        """
+        if lane not in self.own:
+            return tree
+        n_rows, n_tokens = self.own[lane]
+
+        def of(tensor: Tensor) -> Tensor:
+            if tensor.ndim == 0 or len(tensor) not in (n_rows, n_rows * n_tokens):
+                return tensor
+            if len(tensor) != n_rows:
+                return longer(by_row(tensor, n_rows), [1]).flatten(0, 1)
+            if tensor.ndim > len(shape):  # maps of attention
+                return longer(tensor, [tensor.ndim - 2, tensor.ndim - 1])
+            are_alike = tensor.ndim == len(shape)
+            return longer(tensor, [side for side, length in enumerate(shape) if are_alike and length == self.n_tokens])
+
+        def longer(tensor: Tensor, sides: Sequence[int]) -> Tensor:
+            missing = [0] * (2 * tensor.ndim)  # before and behind each side, the last side first, as `pad` counts
+            missing[-1] = self.n_rows - n_rows
+            for side in sides:
+                if tensor.shape[side] == n_tokens:
+                    missing[2 * (tensor.ndim - side) - 1] = self.n_tokens - n_tokens
+            return F.pad(tensor, missing) if any(missing) else tensor
+
+        return over_tensors(tree, of)
 
     def are_in(self, tensor: Tensor, n_lanes: int) -> bool:
         """Whether a tensor holds rows of so many lanes."""
@@ -79,6 +139,11 @@ class Rows:
         return next((size for size in sizes if len(tensor) == n_lanes * size), 0)
 
 
+def by_row(tensor: Tensor, n_rows: int) -> Tensor:
+    """(rows, places, …) of a tensor in which each row has so many places, such as its tokens, on the first side."""
+    return tensor.reshape(n_rows, len(tensor) // n_rows, *tensor.shape[1:])
+
+
 def over_tensors(tree: Any, do: Callable[[Tensor], Tensor]) -> Any:
     """The same tree of tuples, lists and mappings with other tensors."""
     if isinstance(tree, Tensor):
@@ -88,3 +153,11 @@ def over_tensors(tree: Any, do: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(tree, dict):
         return type(tree)(**{key: over_tensors(value, do) for key, value in tree.items()})
     return tree
+
+
+def first_shape(tree: Any) -> tuple[int, ...]:
+    """Of the first tensor among a module's arguments or outputs, the hidden states; () where there is none."""
+    if isinstance(tree, Tensor):
+        return tuple(tree.shape)
+    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple | list) else ()
+    return next((shape for each in values if (shape := first_shape(each))), ())

@@ -11,6 +11,7 @@ from deltaproof.methods.edits import Edit
 from deltaproof.methods.hooks import OutputHook, added_factors
 from deltaproof.methods.low_rank import add_low_rank
 from deltaproof.training.lanes.draws import Draws
+from deltaproof.training.lanes.rows import first_shape
 
 
 def changed_modules(frozen: nn.Module, tuned: nn.Module) -> dict[str, bool]:
@@ -57,8 +58,7 @@ class Switch:
                 end = done + len(some)
                 x, options = rows.part((inputs, arguments), len(here), done, end)
                 if is_whole:
-                    with self.draws.by_lane(some[0]):
-                        parts.append(self.own[some[0]](*x, **options))
+                    parts.append(self._whole(some[0], x, options))
                 else:
                     self.draws.at = begin  # lanes that another parts draw the same here: the tape has it for the next
                     parts.append(self._together(some, x, options))
@@ -67,6 +67,14 @@ class Switch:
                 done = end
         self.draws.at = end_of_draws
         return rows.joined(parts, sizes)
+
+    def _whole(self, lane: int, inputs: Any, arguments: dict[str, Any]) -> Any:
+        """The lane's own module in the place of the frozen one, on the rows that it sees alone."""
+        rows = self.draws.rows
+        own, options = rows.cut((inputs, arguments), lane)
+        with self.draws.by_lane(lane):
+            output = self.own[lane](*own, **options)
+        return rows.filled(output, lane, first_shape((inputs, arguments)))
 
     def _together(self, lanes: tuple[int, ...], inputs: Any, arguments: dict[str, Any]) -> Any:
         """The frozen module once over the rows of all these lanes, with each lane's hooks before and after it."""
@@ -93,7 +101,8 @@ class Switch:
         """The output as each lane's hooks change it."""
 
         def changed(module: nn.Module, part: Any, number: int) -> Any:
-            seen = self.draws.rows.part(inputs, len(lanes), number, number + 1)
+            rows = self.draws.rows
+            seen = rows.cut(rows.part(inputs, len(lanes), number, number + 1), lanes[number])
             for hook in module._forward_hooks.values():
                 found: Any = hook(module, seen, part)
                 part = part if found is None else found
@@ -119,6 +128,7 @@ class Switch:
             part = rows.part(value, len(lanes), number, number + 1)
             if lane in self.own:
                 with self.draws.by_lane(lane):
-                    part = change(self.own[lane], part, number)
+                    changed = change(self.own[lane], rows.cut(part, lane), number)
+                part = rows.filled(changed, lane, first_shape(part))
             parts.append(part)
         return rows.joined(parts, [1] * len(lanes))

@@ -1,7 +1,7 @@
 """Several tuned models over one frozen base, called at once."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -10,8 +10,8 @@ from deltaproof.backbones.backbone import Backbone
 from deltaproof.backbones.sharing import sharing_copy
 from deltaproof.methods.edits import ModelEdit
 from deltaproof.methods.tuned import Tuned
-from deltaproof.training.lanes.draws import SHARED, Draws
-from deltaproof.training.lanes.rows import Rows
+from deltaproof.training.lanes.draws import Draws
+from deltaproof.training.lanes.filling import Batch, Filler, width
 from deltaproof.training.lanes.switch import Switch, changed_modules
 from deltaproof.training.lanes.trunk import Trunk, layers_in_order, n_layers_below
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 class Lanes:
-    """The forward pass of lanes that see the same rows: what they share once, each lane's changes on its own rows.
+    """The forward pass of lanes: what they share once, each lane's changes on its own rows.
 
     Every lane is a tuned model of its own, over weights that it shares (`sharing_copy`): trained, evaluated and saved
     as ever. Only the forward pass of a training step goes through a further copy, whose changed modules are `Switch`es.
-    What lies below a lane's lowest change is computed on the rows of one lane, for all that leave it alone, and dropout
-    masks are drawn once.
+    Lanes that see the same rows are a *cohort*: what lies below the lowest change is computed on the rows of one lane,
+    for all of the cohort that leave it alone, and dropout masks are drawn once. Lanes of several cohorts go through in
+    one pass where they have no such layers to share.
 
     Args:
         side_by_side: how many lanes go through in one pass, their rows behind one another; the others follow. All when
@@ -44,15 +45,19 @@ class Lanes:
         self.backbone = sharing_copy(base)
         self.model: Any = self.backbone.model
         device = next(self.model.parameters()).device
-        self.draws = Draws([self._stream(number, tuned) for number, tuned in enumerate(lanes)], device)
+        # a lane whose method draws, or may draw, between the draws of the model draws for itself
+        alone = {number for number, each in enumerate(lanes) if any(edit.draws for _, edit in each.placed())}
+        self.draws = Draws(alone, device)
         changes = [changed_modules(self.model, tuned.backbone.model) for tuned in lanes]
         layers = layers_in_order(self.backbone)
         n_shared = [n_layers_below(self.backbone, layers, change) for change in changes]
+        self.filler = Filler(self.model, base.tokenizer.pad_token_id)
         self._set_switches(changes)
         self.trunk = Trunk(layers, n_shared, self.draws)
 
     def take_up(self, runs: "Sequence[Run]") -> None:
-        self.draws.start({self._number(run): run.random for run in runs})
+        places = {self._number(run): (run.seed, run.n_taken) for run in runs}
+        self.draws.start(places, {self._number(run): run.random for run in runs})
 
     def put_down(self, runs: "Sequence[Run]") -> None:
         for run in runs:
@@ -64,17 +69,29 @@ class Lanes:
         self.side_by_side //= 2
         return True
 
-    def __call__(self, runs: "Sequence[Run]", batch: dict[str, Tensor]) -> "Iterator[Answers]":
+    def __call__(self, runs: "Sequence[Run]", batches: Sequence[Batch]) -> "Iterator[Answers]":
         by_number = {self._number(run): run for run in runs}
+        batch_of = dict(zip(by_number, batches, strict=True))
         self.model.train(runs[0].tuned.training)
-        self.draws.new_batch()
+        self.draws.new_batch(by_number)
+
+        def answers(lanes: Iterable[int], depth: int) -> "Iterator[Answers]":
+            for some in self._passes(lanes, batch_of):
+                yield [by_number[lane] for lane in some], self._logits(some, depth, [batch_of[lane] for lane in some])
+
+        sharing_no_layers: dict[int, list[int]] = {}
+        for cohort in cohorts(batch_of):
+            self.trunk.new_batch()
+            by_depth = self._by_depth(cohort)
+            has_trunk = sum(len(lanes) for depth, lanes in by_depth.items() if depth > 0) > 1
+            for depth, lanes in by_depth.items():
+                if has_trunk and depth > 0:
+                    yield from answers(lanes, depth)
+                else:
+                    sharing_no_layers.setdefault(depth, []).extend(lanes)
         self.trunk.new_batch()
-        most = lanes_of_width(batch["input_ids"].shape[1], self.side_by_side, self.usual_width)
-        for depth, lanes in self._by_depth(by_number).items():
-            size = evenly(len(lanes), most)
-            for at in range(0, len(lanes), size):
-                some = lanes[at : at + size]
-                yield [by_number[lane] for lane in some], self._logits(some, depth, batch)
+        for lanes in sharing_no_layers.values():  # of one depth, as gradients flow down to the lowest change of a pass
+            yield from answers(lanes, 0)
 
     def _by_depth(self, lanes: Iterable[int]) -> dict[int, list[int]]:
         """The lanes by how many layers they leave to the trunk, so that no lane takes layers from another."""
@@ -83,24 +100,31 @@ class Lanes:
             found.setdefault(self.trunk.depth_of(lane, self.model), []).append(lane)
         return dict(sorted(found.items(), reverse=True))
 
-    def _logits(self, lanes: Sequence[int], depth: int, batch: dict[str, Tensor]) -> list[Tensor]:
+    def _passes(self, lanes: Iterable[int], batch_of: Mapping[int, Batch]) -> Iterator[list[int]]:
+        """The lanes that go through at once, the widest rows first: those of like width have the least to fill up."""
+        waiting = sorted(lanes, key=lambda lane: -width(batch_of[lane]))  # a cohort stays together
+        while waiting:
+            widest = batch_of[waiting[0]]
+            most = lanes_of_width(width(widest), self.side_by_side, self.usual_width)
+            some = waiting[: evenly(len(waiting), most)]
+            if self.filler.width([batch_of[lane] for lane in some]) is None:
+                some = [lane for lane in some if batch_of[lane] is widest]
+            yield some
+            waiting = waiting[len(some) :]
+
+    def _logits(self, lanes: Sequence[int], depth: int, batches: Sequence[Batch]) -> list[Tensor]:
         """Of each of these lanes."""
-        for lane in lanes:
+        for lane, batch in zip(lanes, batches, strict=True):
             self.tuned[lane].context.read(batch)
-        rows = Rows(*batch["input_ids"].shape)
+        rows, inputs = self.filler(lanes, batches)
         self.draws.new_pass(lanes, rows)
         self.trunk.new_pass(depth)
         with self.draws.casts, self.draws:
-            logits: Tensor = self.model(**rows.widened(batch, len(lanes))).logits
-        return list(logits.chunk(len(lanes)))
+            logits: Tensor = self.model(**inputs).logits
+        return [each[: len(batch["input_ids"])] for each, batch in zip(logits.chunk(len(lanes)), batches, strict=True)]
 
     def _number(self, run: "Run") -> int:
         return next(number for number, tuned in enumerate(self.tuned) if tuned is run.tuned)
-
-    @staticmethod
-    def _stream(number: int, tuned: Tuned) -> int:
-        """A stream of its own for a lane whose method draws, or may draw, between the draws of the model."""
-        return number if any(edit.draws for _, edit in tuned.placed()) else SHARED
 
     def _set_switches(self, changes: list[dict[str, bool]]) -> None:
         for path in dict.fromkeys(path for change in changes for path in change):
@@ -114,13 +138,21 @@ class Lanes:
             module.forward = Switch(module, own, whole, self.draws)
 
 
-def lanes_of_width(width: int, side_by_side: int, usual_width: float) -> int:
+def cohorts(batch_of: Mapping[int, Batch]) -> list[list[int]]:
+    """The lanes that see the same rows, in the order of the first of each."""
+    found: dict[int, list[int]] = {}
+    for lane, batch in batch_of.items():
+        found.setdefault(id(batch), []).append(lane)
+    return list(found.values())
+
+
+def lanes_of_width(n_tokens: int, side_by_side: int, usual_width: float) -> int:
     """How many lanes at most go through in one pass, with rows of so many tokens.
 
-    >>> [lanes_of_width(width, 4, 32) for width in (16, 32, 48, 64, 256)]
+    >>> [lanes_of_width(n_tokens, 4, 32) for n_tokens in (16, 32, 48, 64, 256)]
     [4, 4, 2, 2, 1]
     """
-    return side_by_side if width <= usual_width else max(1, int(side_by_side * usual_width / width))
+    return side_by_side if n_tokens <= usual_width else max(1, int(side_by_side * usual_width / n_tokens))
 
 
 def evenly(n: int, most: int) -> int:

@@ -1,4 +1,4 @@
-"""Before lanes are trained: one batch taken both ways, by each run alone and in lanes. Do they agree, do they pay?"""
+"""Before lanes are trained: a batch taken both ways, by each run alone and in lanes. Do they agree, do they pay?"""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ CLEAR_GAIN = 1.2
 
 @dataclass(frozen=True)
 class Trial:
-    """What one batch, taken both ways, has shown."""
+    """What a batch, taken both ways, has shown."""
 
     strays: tuple[int, ...]
     """Numbers of the runs whose gradient in lanes is not the one that they have alone."""
@@ -43,12 +43,14 @@ class Trial:
         return self.alone_seconds / self.seconds[self.side_by_side]
 
 
-def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequence[int], n_rounds: int) -> Trial:
-    """Take the gradient of one batch by each run alone and by all in lanes; nothing is changed by it.
+def try_lanes(
+    lanes: Lanes, runs: Sequence[Run], rows_of: Sequence[np.ndarray], sizes: Sequence[int], n_rounds: int
+) -> Trial:
+    """Take the gradient of a batch by each run alone and by all in lanes; nothing is changed by it.
 
     Args:
         runs: not begun yet.
-        rows: of the batch.
+        rows_of: of the batch of each run; those that share theirs have the same array.
         sizes: how many lanes in one pass are tried, until one is clearly faster than runs alone; the first is the one
             whose gradients are compared.
         n_rounds: how often each of them is timed, in turns with the runs alone.
@@ -60,16 +62,16 @@ def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequen
         return BatchGradient(lead.task, lead.train_rows, pad_token_id, lead.accelerator, forward)
 
     alone, together = gradient(Alone()), gradient(lanes)
-    wanted = [_gradients([run], alone, rows)[0] for run in runs]
+    wanted = [_gradients([run], alone, [rows])[0] for run, rows in zip(runs, rows_of, strict=True)]
     lanes.side_by_side = sizes[0]
-    got = _gradients(runs, together, rows)
+    got = _gradients(runs, together, rows_of)
     tolerance = TOLERANCE[lead.precision]
     strays = [at for at, pair in enumerate(zip(got, wanted, strict=True)) if not _agree(*pair, tolerance)]
     del wanted, got
 
-    def timed(ways: list[tuple[BatchGradient, Sequence[Run]]]) -> float:
+    def timed(ways: list[tuple[BatchGradient, Sequence[Run], Sequence[np.ndarray]]]) -> float:
         started = time.perf_counter()
-        for take, some in ways:
+        for take, some, rows in ways:
             _take(some, take, rows)
         return (time.perf_counter() - started) / len(runs)
 
@@ -78,8 +80,8 @@ def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequen
     for size in sizes if n_rounds else ():
         lanes.side_by_side, times = size, []
         for _ in range(n_rounds):
-            alone_seconds.append(timed([(alone, [run]) for run in runs]))
-            times.append(timed([(together, runs)]))
+            alone_seconds.append(timed([(alone, [run], [rows]) for run, rows in zip(runs, rows_of, strict=True)]))
+            times.append(timed([(together, runs, rows_of)]))
         seconds[size] = median(times)
         if median(alone_seconds) >= CLEAR_GAIN * seconds[size]:
             break
@@ -90,18 +92,18 @@ def try_lanes(lanes: Lanes, runs: Sequence[Run], rows: np.ndarray, sizes: Sequen
     return Trial(tuple(strays), median(alone_seconds) if alone_seconds else 0.0, seconds)
 
 
-def _take(runs: Sequence[Run], gradient: BatchGradient, rows: np.ndarray) -> None:
+def _take(runs: Sequence[Run], gradient: BatchGradient, rows_of: Sequence[np.ndarray]) -> None:
     for run in runs:
         run.tuned.zero_grad(set_to_none=True)
         run.seed_draws()
-    gradient(runs, rows)
+    gradient(runs, rows_of)
     if runs[0].accelerator.device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def _gradients(runs: Sequence[Run], gradient: BatchGradient, rows: np.ndarray) -> list[dict[str, Tensor]]:
+def _gradients(runs: Sequence[Run], gradient: BatchGradient, rows_of: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
     """Of each run, what is trained to its gradient, taken from its model for good."""
-    _take(runs, gradient, rows)
+    _take(runs, gradient, rows_of)
     return [
         {name: parameter.grad for name, parameter in run.trained.items() if parameter.grad is not None} for run in runs
     ]

@@ -9,7 +9,7 @@ from torch import nn
 
 from deltaproof.backbones.backbone import Backbone
 from deltaproof.methods.attention import send_a_token
-from deltaproof.training.lanes.draws import SHARED, Draws
+from deltaproof.training.lanes.draws import Draws
 
 
 class Trunk:
@@ -33,7 +33,7 @@ class Trunk:
 
     def depth_of(self, lane: int, model: Any) -> int:
         """How many layers a lane can leave to the trunk; none where it would draw other masks there."""
-        draws_alike = self.draws.streams[lane] == SHARED or not (model.training and drops(model))
+        draws_alike = lane not in self.draws.alone or not (model.training and drops(model))
         return self.n_shared[lane] if draws_alike else 0
 
     def new_batch(self) -> None:
