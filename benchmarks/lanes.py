@@ -3,6 +3,7 @@
     python benchmarks/lanes.py                                    # bf16 where the processor is good at it
     python benchmarks/lanes.py --precision fp32 --rounds 9
     python benchmarks/lanes.py --only "lora*4" --tokens 32
+    python benchmarks/lanes.py --seeds                            # each lane of another seed, over other rows
 
 A step is the gradient of 16 made-up texts of so many tokens with the model's dropout, on one thread. In each round
 every way is timed once, in turns; printed are medians of the ratios within a round, with their quartiles.
@@ -39,20 +40,25 @@ GROUPS = {
 TASK = TextTask("classification", ("no", "yes"), ("accuracy",), 256)
 
 
-def ready(methods: list[str], n_tokens: int, precision: str) -> tuple[Lanes, list[Run]]:
-    """Lanes of these methods over one copy of the demo's model."""
+def ready(methods: list[str], lengths: list[int], precision: str) -> tuple[Lanes, list[Run], list[np.ndarray]]:
+    """Lanes of these methods over one copy of the demo's model, and the rows of each.
+
+    Args:
+        lengths: tokens of the 16 texts that all lanes see; or of each lane's own, which are then of as many seeds.
+    """
     base = load_backbone("minilm", "classification", 2)
     random = np.random.default_rng(0)
-    ids = random.integers(1000, 20000, (16, n_tokens)).tolist()
-    rows = Encoded({"input_ids": ids}, random.integers(0, 2, (16, 1)).astype(float), 0.0)
+    ids = [random.integers(1000, 20000, n_tokens).tolist() for n_tokens in lengths for _ in range(16)]
+    rows = Encoded({"input_ids": ids}, random.integers(0, 2, (len(ids), 1)).astype(float), 0.0)
+    batches = np.split(np.arange(len(ids)), len(lengths))
     accelerator = accelerator_for(torch.device("cpu"), precision)
     runs = []
-    for method in methods:
+    for number, method in enumerate(methods):
         tuned = attach(sharing_copy(base), method, 0)
         own(parameter for parameter in tuned.backbone.model.parameters() if parameter.requires_grad)
-        runs.append(Run(tuned, TASK, rows, rows, Training(batch_size=16), 1e-3, 0, accelerator))
+        runs.append(Run(tuned, TASK, rows, rows, Training(batch_size=16), 1e-3, number % len(batches), accelerator))
         runs[-1].begin()
-    return Lanes(base, [run.tuned for run in runs]), runs
+    return Lanes(base, [run.tuned for run in runs]), runs, [batches[run.seed] for run in runs]
 
 
 def main() -> None:
@@ -61,6 +67,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--seeds", action="store_true", help="each lane has rows of its own, of half to one and a half times the tokens"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     trial.CLEAR_GAIN = float("inf")  # every way is wanted here
@@ -68,12 +77,13 @@ def main() -> None:
     print(f"16 texts of {options.tokens} tokens, {precision}, one thread, {options.rounds} rounds")
     print(f"{'lanes':30}{'alone, ms':>10}  {'all in one pass':22}one at a time")
     for name in [options.only] if options.only else GROUPS:
-        (lanes, runs), rows = ready(GROUPS[name], options.tokens, precision), np.arange(16)
+        spread = np.linspace(0.5, 1.5, len(GROUPS[name])) if options.seeds else np.ones(1)
+        lanes, runs, rows_of = ready(GROUPS[name], (spread * options.tokens).astype(int).tolist(), precision)
         ratios: dict[int, list[float]] = {len(runs): [], 1: []}
         alone = []
         for _ in range(options.rounds + 1):
             for size, found in ratios.items():
-                tried = trial.try_lanes(lanes, runs, [rows] * len(runs), (size,), 1)
+                tried = trial.try_lanes(lanes, runs, rows_of, (size,), 1)
                 assert not tried.strays, f"gradients differ: {tried.strays}"
                 found.append(tried.gain)
                 alone.append(tried.alone_seconds)

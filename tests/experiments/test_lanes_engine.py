@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,6 +143,20 @@ def test_where_lanes_do_not_pay_everyone_is_left_to_run_alone(jobs, monkeypatch)
     assert report.n_lanes == 0
     assert said_of(["lora"] * 3, report) == "a step in lanes is 1.01 times as fast as alone (3 of lora): each alone"
     assert not list(Store(asked[0].folder).records())
+
+
+@pytest.mark.parametrize(("seeds", "sizes"), [([0] * 6, (6, 1, 4)), ([0, 0, 0, 1, 1, 2], (6, 3, 1, 4))])
+def test_tried_are_all_in_one_pass_those_of_one_seed_and_fewer(seeds, sizes, monkeypatch):
+    """And where seeds differ, on batches of other lengths for each."""
+    lengths = np.arange(100)
+    rows, settings = SimpleNamespace(lengths=lengths), SimpleNamespace(batch_size=10)
+    lanes = [SimpleNamespace(run=SimpleNamespace(seed=seed, train_rows=rows, settings=settings)) for seed in seeds]
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows_of, sizes, n: (rows_of, sizes))
+    rows_of, tried = lane_run._tried(None, lanes, LaneRequest(()), 6)
+    assert tried == sizes
+    means = {seed: lengths[rows].mean() for seed, rows in zip(seeds, rows_of, strict=True)}
+    assert list(means.values()) == sorted(means.values())
+    assert np.mean(list(means.values())) == pytest.approx(49.5, abs=0.5)
 
 
 def test_a_lane_that_would_go_astray_is_left_out(jobs, monkeypatch):

@@ -1,7 +1,7 @@
 """Runs in lanes: several jobs of one model and data set, trained side by side over one copy of the base."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -153,7 +153,9 @@ def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest, most: 
     rows_of = _typical_rows(runs)
     if request.side_by_side is not None:
         return try_lanes(together, runs, rows_of, (together.side_by_side,), 0)
-    return try_lanes(together, runs, rows_of, (most, *(n for n in SIZES if n < most)), N_ROUNDS)
+    of_one_seed = max(Counter(run.seed for run in runs).values())  # in passes of so many nothing is filled up
+    sizes = [most, *(n for n in (of_one_seed, *SIZES) if n < most)]
+    return try_lanes(together, runs, rows_of, tuple(dict.fromkeys(sizes)), N_ROUNDS)
 
 
 def _typical_rows(runs: Sequence[Run]) -> list[np.ndarray]:
