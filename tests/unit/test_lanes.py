@@ -13,6 +13,7 @@ from torch import nn
 
 from deltaproof.backbones import tiny_backbone
 from deltaproof.backbones.sharing import own, sharing_copy
+from deltaproof.backbones.tiny import TINY_FAMILIES
 from deltaproof.errors import ConfigError
 from deltaproof.methods import METHODS, method_from
 from deltaproof.methods.tuned import attach
@@ -21,7 +22,7 @@ from deltaproof.training.checkpoints import Checkpoint
 from deltaproof.training.lanes.draws import without_need
 from deltaproof.training.lanes.filling import Filler, shows_padding, sides_of
 from deltaproof.training.lanes.rows import Rows
-from deltaproof.training.lanes.together import Lanes, why_alone
+from deltaproof.training.lanes.together import Lanes, why_alone, why_none
 from deltaproof.training.lanes.trial import try_lanes
 from deltaproof.training.loop import Run, go
 from deltaproof.training.precision import accelerator_for
@@ -132,6 +133,12 @@ def test_every_method_is_a_lane_with_the_gradient_it_has_alone_or_says_why_not(n
         for size in (3, 1):
             assert try_lanes(lanes, side.runs, EIGHT, (size,), 0).strays == ()
         assert try_lanes(lanes, *side.with_other_rows_in_the_second(), (3,), 0).strays == ()
+
+
+def test_models_whose_layers_hand_on_a_table_are_not_for_lanes():
+    """DeBERTa's relative positions: 256 of them, as many as 4 lanes have tokens, with 8 rows of 8."""
+    found = {family for family in TINY_FAMILIES if why_none(tiny_backbone(family)) is not None}
+    assert found == {"deberta", "deberta-v2"}
 
 
 @pytest.mark.slow
@@ -494,7 +501,7 @@ def test_where_a_model_shows_padding_only_lanes_of_the_same_rows_go_in_one_pass(
     lanes.filler.is_seen, together = True, lanes._logits
 
     def seen(some, depth, batches):
-        assert len({batch["input_ids"].shape for batch in batches}) == 1
+        assert all(batch is batches[0] for batch in batches)
         return together(some, depth, batches)
 
     lanes._logits = seen

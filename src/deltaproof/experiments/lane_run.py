@@ -23,7 +23,7 @@ from deltaproof.records.record import Measurements
 from deltaproof.records.store import Store
 from deltaproof.tasks.batches import epoch_batches
 from deltaproof.tasks.text import padded
-from deltaproof.training.lanes.together import Lanes, why_alone
+from deltaproof.training.lanes.together import Lanes, why_alone, why_none
 from deltaproof.training.lanes.trial import Trial, try_lanes
 from deltaproof.training.loop import Run, go
 from deltaproof.training.precision import pick_device
@@ -116,14 +116,14 @@ def _ready(
     jobs: Sequence[Job], ground: Ground, store: Store, progress: LaneProgress
 ) -> tuple[list[_Lane], list[tuple[str, str]]]:
     """The jobs that can be lanes, each with a model of its own over the ground's weights, and why others cannot."""
-    found, alone = [], []
+    found, alone, nobody = [], [], why_none(ground.backbone)
     starts = {seed: started_from(ground.backbone, seed) for seed in {job.spec.seed for job in jobs}}
     for job in jobs:
         start = starts[job.spec.seed]
         # each on a copy: what is moved for a moment would leave the storage that it shares
         before = before_attaching(job.spec, store, replace(ground, backbone=sharing_copy(start)))
         tuned = attached(job.spec, store, sharing_copy(start))
-        if (reason := why_alone(ground.backbone, tuned)) is None:
+        if (reason := nobody or why_alone(ground.backbone, tuned)) is None:
             own(parameter for parameter in tuned.backbone.model.parameters() if parameter.requires_grad)
             found.append((job, tuned, before))
         else:

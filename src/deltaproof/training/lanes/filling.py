@@ -51,10 +51,12 @@ class Filler:
     def width(self, batches: Sequence[Batch]) -> int | None:
         """Tokens of a row in a pass of these batches; None where they cannot go in one."""
         widest = max(width(batch) for batch in batches)
-        if len({batch["input_ids"].shape for batch in batches}) == 1:
-            return widest  # nothing to fill up
+        if all(batch is batches[0] for batch in batches):
+            return widest
         if self.is_seen:
             return None
+        if len({batch["input_ids"].shape for batch in batches}) == 1:
+            return widest  # nothing to fill up
         taken = self.sides | {len(batch["input_ids"]) for batch in batches}
         while widest in taken:
             widest += WIDTHS

@@ -127,7 +127,7 @@ class Rows:
         return self._size(tensor, n_lanes) > 0
 
     def are_in_maps(self, maps: Tensor, n_lanes: int) -> bool:
-        """The same of values that are dropped, where DeBERTa has rows times heads on the first side."""
+        """The same of values that are dropped, where a model may have rows times heads on the first side."""
         is_multiple = maps.ndim >= 3 and len(maps) % (n_lanes * self.n_rows) == 0
         return is_multiple or self.are_in(maps, n_lanes)
 

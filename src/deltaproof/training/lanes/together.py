@@ -13,6 +13,7 @@ from deltaproof.methods.tuned import Tuned
 from deltaproof.training.lanes.draws import Draws
 from deltaproof.training.lanes.filling import Batch, Filler, width
 from deltaproof.training.lanes.switch import Switch, changed_modules
+from deltaproof.training.lanes.tables import hands_on_tables
 from deltaproof.training.lanes.trunk import Trunk, layers_in_order, n_layers_below
 
 if TYPE_CHECKING:
@@ -162,6 +163,13 @@ def evenly(n: int, most: int) -> int:
     (3, 4, 3)
     """
     return -(-n // -(-n // most))
+
+
+def why_none(base: Backbone) -> str | None:
+    """Why no tuned model over this base can be a lane; None where that is up to the method."""
+    if hands_on_tables(base):
+        return "layers of this model hand on a table, as of relative positions, that could be taken for rows"
+    return None
 
 
 def why_alone(base: Backbone, tuned: Tuned) -> str | None:
