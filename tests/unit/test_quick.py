@@ -157,6 +157,16 @@ def test_no_more_casts_are_kept_than_a_bound_allows(monkeypatch):
     assert kept.of_weight(second, torch.bfloat16) is second
 
 
+def test_parameters_over_one_storage_have_one_cast():
+    first = torch.nn.Parameter(torch.ones(8, 8), requires_grad=False)
+    kept, other = Casts(), torch.nn.Parameter(first.data, requires_grad=False)
+    cast = kept.of_weight(first, torch.bfloat16)
+    assert kept.of_weight(other, torch.bfloat16) is cast
+    first.data, other.data = torch.empty(0), torch.empty(0)  # as of a lane that is over
+    fresh = torch.nn.Parameter(torch.zeros(8, 8), requires_grad=False)
+    assert (kept.of_weight(fresh, torch.bfloat16) == 0).all(), "what is kept holds the storage that it is known by"
+
+
 def test_what_the_model_gives_by_name_is_understood():
     x, weight = torch.ones(2, 8), torch.eye(8)
     q = torch.ones(1, 1, 4, 2)

@@ -23,8 +23,8 @@ class Casts:
 
     def __init__(self, all_rest: bool = False) -> None:
         self.all_rest = all_rest
-        self._weights: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
-        """By the parameter's identity, which holds as long as the parameter is held."""
+        self._weights: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        """By where the values lie, which holds as long as they are held; lanes have parameters of their own over them."""
         self._n_bytes = 0
         self._input: tuple[Tensor, int, Tensor] | None = None
         """What was cast last on the way into a map, its version, and the cast."""
@@ -41,13 +41,13 @@ class Casts:
         is_kept = isinstance(weight, nn.Parameter) and (self.all_rest or not weight.requires_grad)
         if not is_kept or weight.device.type != "cpu" or weight.dtype == dtype:
             return weight  # code that makes a weight in each pass makes another each time
-        key = (id(weight), dtype)
+        key = (weight.data_ptr(), weight.shape, weight.stride(), dtype)
         if key not in self._weights:
             made = weight.detach().to(dtype)
             if self._n_bytes + made.nbytes > MOST_BYTES:
                 return weight
             self._n_bytes += made.nbytes
-            self._weights[key] = (weight, made)
+            self._weights[key] = (weight.detach(), made)
         return self._weights[key][1]
 
     def of_input(self, x: Tensor, dtype: torch.dtype) -> Tensor:
