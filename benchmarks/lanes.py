@@ -83,7 +83,7 @@ def main() -> None:
         alone = []
         for _ in range(options.rounds + 1):
             for size, found in ratios.items():
-                tried = trial.try_lanes(lanes, runs, rows_of, (size,), 1)
+                tried = trial.try_lanes(lanes, runs, rows_of, (size,), True)
                 assert not tried.strays, f"gradients differ: {tried.strays}"
                 found.append(tried.gain)
                 alone.append(tried.alone_seconds)

@@ -137,7 +137,9 @@ def test_trials_rest_at_their_rung_in_lanes_and_go_on_from_there(jobs, tmp_path)
 
 def test_where_lanes_do_not_pay_everyone_is_left_to_run_alone(jobs, monkeypatch):
     asked, _ = jobs
-    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, n: Trial((), 1.0, {2: 0.99, 1: 1.2}))
+    monkeypatch.setattr(
+        lane_run, "try_lanes", lambda lanes, runs, rows, sizes, is_timed: Trial((), 1.0, {2: 0.99, 1: 1.2})
+    )
     report = run_lanes(LaneRequest(tuple(asked), may_decline=True))
     assert {key for key, _ in report.alone} == {job.spec.key for job in asked}
     assert report.n_lanes == 0
@@ -151,7 +153,7 @@ def test_tried_are_all_in_one_pass_those_of_one_seed_and_fewer(seeds, sizes, mon
     lengths = np.arange(100)
     rows, settings = SimpleNamespace(lengths=lengths), SimpleNamespace(batch_size=10)
     lanes = [SimpleNamespace(run=SimpleNamespace(seed=seed, train_rows=rows, settings=settings)) for seed in seeds]
-    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows_of, sizes, n: (rows_of, sizes))
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows_of, sizes, is_timed: (rows_of, sizes))
     rows_of, tried = lane_run._tried(None, lanes, LaneRequest(()), 6)
     assert tried == sizes
     means = {seed: lengths[rows].mean() for seed, rows in zip(seeds, rows_of, strict=True)}
@@ -161,7 +163,7 @@ def test_tried_are_all_in_one_pass_those_of_one_seed_and_fewer(seeds, sizes, mon
 
 def test_a_lane_that_would_go_astray_is_left_out(jobs, monkeypatch):
     asked, wanted = jobs
-    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, n: Trial((1,), 1.0, {2: 0.5}))
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, is_timed: Trial((1,), 1.0, {2: 0.5}))
     report = run_lanes(LaneRequest(tuple(asked)))
     assert report.alone == ((asked[1].spec.key, "its gradient in lanes is not its own"),)
     store = Store(asked[0].folder)
@@ -172,7 +174,7 @@ def test_a_lane_that_would_go_astray_is_left_out(jobs, monkeypatch):
 
 def test_where_too_many_would_go_astray_the_reasons_are_told(jobs, monkeypatch):
     asked = jobs[0][:2]
-    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, n: Trial((1,), 1.0, {2: 0.5}))
+    monkeypatch.setattr(lane_run, "try_lanes", lambda lanes, runs, rows, sizes, is_timed: Trial((1,), 1.0, {2: 0.5}))
     report = run_lanes(LaneRequest(tuple(asked)))
     assert report.alone == (
         (asked[1].spec.key, "its gradient in lanes is not its own"),
@@ -339,7 +341,7 @@ def test_a_run_enters_where_another_has_ended_and_goes_as_alone(jobs, monkeypatc
 def test_a_run_that_would_go_astray_does_not_enter(jobs, monkeypatch):
     asked, wanted = jobs[0][:4], jobs[1]
 
-    def strays(lanes, runs, rows, sizes, n):
+    def strays(lanes, runs, rows, sizes, is_timed):
         return Trial((0,) if len(runs) == 1 or len(lanes.tuned) > 3 else (), 1.0, {})
 
     monkeypatch.setattr(lane_run, "try_lanes", strays)

@@ -131,8 +131,8 @@ def test_every_method_is_a_lane_with_the_gradient_it_has_alone_or_says_why_not(n
     if reasons[0] is None:
         lanes = Lanes(side.base, side.tuned)
         for size in (3, 1):
-            assert try_lanes(lanes, side.runs, EIGHT, (size,), 0).strays == ()
-        assert try_lanes(lanes, *side.with_other_rows_in_the_second(), (3,), 0).strays == ()
+            assert try_lanes(lanes, side.runs, EIGHT, (size,), False).strays == ()
+        assert try_lanes(lanes, *side.with_other_rows_in_the_second(), (3,), False).strays == ()
 
 
 def test_models_whose_layers_hand_on_a_table_are_not_for_lanes():
@@ -149,7 +149,7 @@ def test_every_method_of_peft_is_a_lane_with_its_own_gradient_or_says_why_not(na
     except ConfigError as error:
         pytest.skip(str(error))
     if why_alone(side.base, side.tuned[0]) is None:
-        assert try_lanes(Lanes(side.base, side.tuned), side.runs, EIGHT, (3,), 0).strays == ()
+        assert try_lanes(Lanes(side.base, side.tuned), side.runs, EIGHT, (3,), False).strays == ()
 
 
 CHAOTIC = {"density_penalty"}
@@ -354,7 +354,7 @@ def test_what_lies_below_the_lowest_change_is_computed_once(methods, n_rows):
     for number, layer in enumerate(lanes.trunk.layers):
         query = layer.attention.self.query
         query.register_forward_hook(lambda module, inputs, output, at=number: seen.append((at, len(inputs[0]))))
-    assert try_lanes(lanes, side.runs, EIGHT, (3,), 0).strays == ()
+    assert try_lanes(lanes, side.runs, EIGHT, (3,), False).strays == ()
     assert [sum(n for layer, n in seen if layer == at) for at in range(2)] == n_rows
 
 
@@ -378,7 +378,7 @@ def test_lanes_of_other_rows_go_in_one_pass_where_they_share_no_layers(methods, 
 
     lanes._logits = seen
     rows = {seed: np.arange(8 * at, 8 * at + 8) for at, seed in enumerate(sorted(set(seeds)))}
-    assert try_lanes(lanes, side.runs, [rows[seed] for seed in seeds], (4,), 0).strays == ()
+    assert try_lanes(lanes, side.runs, [rows[seed] for seed in seeds], (4,), False).strays == ()
     assert sorted(passes) == sorted(wanted)
 
 
@@ -399,7 +399,7 @@ def test_a_run_that_lanes_would_lead_astray_is_found_before_the_first_step():
     for tuned in side.tuned:
         layer = tuned.backbone.model.bert.encoder.layer[0].intermediate
         layer.dense = Reader(layer.dense)
-    trial = try_lanes(Lanes(base, side.tuned), side.runs, EIGHT, (3,), 0)
+    trial = try_lanes(Lanes(base, side.tuned), side.runs, EIGHT, (3,), False)
     assert set(trial.strays) >= {0, 1}
 
 
@@ -407,7 +407,7 @@ def test_a_run_that_lanes_would_lead_astray_is_found_before_the_first_step():
 def test_a_trial_times_each_way_until_one_is_clearly_faster_and_changes_nothing(clear_gain, tried, monkeypatch):
     monkeypatch.setattr("deltaproof.training.lanes.trial.CLEAR_GAIN", clear_gain)
     side, other = Side(three("lora")), Side(three("lora"))
-    trial = try_lanes(Lanes(side.base, side.tuned), side.runs, EIGHT, (3, 1), 1)
+    trial = try_lanes(Lanes(side.base, side.tuned), side.runs, EIGHT, (3, 1), True)
     assert trial.seconds.keys() == tried
     assert trial.gain == trial.alone_seconds / min(trial.seconds.values())
     assert_alike(side.together(), other.together(), tolerance=1e-12)
@@ -427,7 +427,7 @@ def test_lanes_that_follow_one_another_draw_the_same_masks(methods):
 def test_lanes_that_another_parts_in_a_pass_draw_the_same_masks(methods):
     """Prefix has attention of its own, which the lanes before and behind it do not pass in one piece."""
     side = Side(methods)
-    assert try_lanes(Lanes(side.base, side.tuned), side.runs, EIGHT, (3,), 0).strays == ()
+    assert try_lanes(Lanes(side.base, side.tuned), side.runs, EIGHT, (3,), False).strays == ()
     assert_alike(side.together(), Side(methods).alone())
 
 

@@ -31,8 +31,6 @@ from deltaproof.training.precision import pick_device
 WORTH = 1.05
 """Lanes that are hardly faster than runs alone are not taken where there is a choice: alone, a run's peak memory is its
 own, and a crash takes nobody along."""
-N_ROUNDS = 1
-"""How often a step is timed each way: once, as the gradients that are compared before have warmed both up."""
 SIZES = (1, 4)
 """How many lanes in one pass are tried where as many as memory holds gain little."""
 USUAL = 0.75
@@ -152,10 +150,10 @@ def _tried(together: Lanes, lanes: Sequence[_Lane], request: LaneRequest, most: 
     runs = [lane.run for lane in lanes]
     rows_of = _typical_rows(runs)
     if request.side_by_side is not None:
-        return try_lanes(together, runs, rows_of, (together.side_by_side,), 0)
+        return try_lanes(together, runs, rows_of, (together.side_by_side,), is_timed=False)
     of_one_seed = max(Counter(run.seed for run in runs).values())  # in passes of so many nothing is filled up
     sizes = [most, *(n for n in (of_one_seed, *SIZES) if n < most)]
-    return try_lanes(together, runs, rows_of, tuple(dict.fromkeys(sizes)), N_ROUNDS)
+    return try_lanes(together, runs, rows_of, tuple(dict.fromkeys(sizes)), is_timed=True)
 
 
 def _typical_rows(runs: Sequence[Run]) -> list[np.ndarray]:
@@ -191,7 +189,7 @@ def _train(
             tuned = [*(run.tuned for run in live), *(lane.run.tuned for lane in entering)]
             together = Lanes(finish.ground.backbone, tuned, together.side_by_side, together.usual_width)
             runs = [lane.run for lane in entering]
-            found = try_lanes(together, runs, _typical_rows(runs), (together.side_by_side,), 0).strays
+            found = try_lanes(together, runs, _typical_rows(runs), (together.side_by_side,), is_timed=False).strays
             strays += [entering[at] for at in found]
             for run in (run for at, run in enumerate(runs) if at not in found):
                 run.begin()

@@ -24,7 +24,7 @@ class Casts:
     def __init__(self, all_rest: bool = False) -> None:
         self.all_rest = all_rest
         self._weights: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
-        """By where the values lie, which holds as long as they are held; lanes have parameters of their own over them."""
+        """By where the values lie, which holds as long as they are held: lanes have parameters of their own."""
         self._n_bytes = 0
         self._input: tuple[Tensor, int, Tensor] | None = None
         """What was cast last on the way into a map, its version, and the cast."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ class Trial:
     strays: tuple[int, ...]
     """Numbers of the runs whose gradient in lanes is not the one that they have alone."""
     alone_seconds: float
-    """Per run and batch, of runs alone; the median."""
+    """Per run and batch, of runs alone."""
     seconds: dict[int, float]
-    """Per run and batch, of all of them in lanes, by how many go through in one pass; medians."""
+    """Per run and batch, of all of them in lanes, by how many go through in one pass; empty where it was not timed."""
 
     @property
     def side_by_side(self) -> int:
@@ -44,7 +44,7 @@ class Trial:
 
 
 def try_lanes(
-    lanes: Lanes, runs: Sequence[Run], rows_of: Sequence[np.ndarray], sizes: Sequence[int], n_rounds: int
+    lanes: Lanes, runs: Sequence[Run], rows_of: Sequence[np.ndarray], sizes: Sequence[int], is_timed: bool
 ) -> Trial:
     """Take the gradient of a batch by each run alone and by all in lanes; nothing is changed by it.
 
@@ -53,7 +53,7 @@ def try_lanes(
         rows_of: of the batch of each run; those that share theirs have the same array.
         sizes: how many lanes in one pass are tried, until one is clearly faster than runs alone; the first is the one
             whose gradients are compared.
-        n_rounds: how often each of them is timed, in turns with the runs alone.
+        is_timed: measure how long either way takes, too.
     """
     lead, before = runs[0], lanes.side_by_side
     pad_token_id = lead.tuned.backbone.tokenizer.pad_token_id
@@ -61,35 +61,34 @@ def try_lanes(
     def gradient(forward: Forward) -> BatchGradient:
         return BatchGradient(lead.task, lead.train_rows, pad_token_id, lead.accelerator, forward)
 
-    alone, together = gradient(Alone()), gradient(lanes)
-    wanted = [_gradients([run], alone, [rows])[0] for run, rows in zip(runs, rows_of, strict=True)]
-    lanes.side_by_side = sizes[0]
-    got = _gradients(runs, together, rows_of)
-    tolerance = TOLERANCE[lead.precision]
-    strays = [at for at, pair in enumerate(zip(got, wanted, strict=True)) if not _agree(*pair, tolerance)]
-    del wanted, got
-
-    def timed(ways: list[tuple[BatchGradient, Sequence[Run], Sequence[np.ndarray]]]) -> float:
+    def timed(take: BatchGradient, some: Sequence[Run], rows: Sequence[np.ndarray]) -> float:
         started = time.perf_counter()
-        for take, some, rows in ways:
-            _take(some, take, rows)
-        return (time.perf_counter() - started) / len(runs)
+        _take(some, take, rows)
+        return time.perf_counter() - started
 
-    alone_seconds: list[float] = []
+    alone, together = gradient(Alone()), gradient(lanes)
+    if is_timed:
+        timed(alone, runs[:1], rows_of[:1])  # what is done once, at a first batch, is none of its time
+    wanted, alone_seconds = [], []
+    for run, rows in zip(runs, rows_of, strict=True):
+        alone_seconds.append(timed(alone, [run], [rows]))
+        wanted.append(_gradient_of(run))
+    lanes.side_by_side = sizes[0]
+    timed(together, runs, rows_of)
+    tolerance = TOLERANCE[lead.precision]
+    strays = [at for at, run in enumerate(runs) if not _agree(_gradient_of(run), wanted[at], tolerance)]
+    del wanted
     seconds: dict[int, float] = {}
-    for size in sizes if n_rounds else ():
-        lanes.side_by_side, times = size, []
-        for _ in range(n_rounds):
-            alone_seconds.append(timed([(alone, [run], [rows]) for run, rows in zip(runs, rows_of, strict=True)]))
-            times.append(timed([(together, runs, rows_of)]))
-        seconds[size] = median(times)
-        if median(alone_seconds) >= CLEAR_GAIN * seconds[size]:
+    for size in sizes if is_timed else ():
+        lanes.side_by_side = size
+        seconds[size] = timed(together, runs, rows_of) / len(runs)
+        if mean(alone_seconds) >= CLEAR_GAIN * seconds[size]:
             break
     for run in runs:
         run.tuned.zero_grad(set_to_none=True)
         run.outcome.examples_seen = run.outcome.tokens_seen = 0
     lanes.side_by_side = before
-    return Trial(tuple(strays), median(alone_seconds) if alone_seconds else 0.0, seconds)
+    return Trial(tuple(strays), mean(alone_seconds), seconds)
 
 
 def _take(runs: Sequence[Run], gradient: BatchGradient, rows_of: Sequence[np.ndarray]) -> None:
@@ -101,12 +100,9 @@ def _take(runs: Sequence[Run], gradient: BatchGradient, rows_of: Sequence[np.nda
         torch.cuda.synchronize()
 
 
-def _gradients(runs: Sequence[Run], gradient: BatchGradient, rows_of: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
-    """Of each run, what is trained to its gradient, taken from its model for good."""
-    _take(runs, gradient, rows_of)
-    return [
-        {name: parameter.grad for name, parameter in run.trained.items() if parameter.grad is not None} for run in runs
-    ]
+def _gradient_of(run: Run) -> dict[str, Tensor]:
+    """What is trained to its gradient, which stays as it is when another is taken."""
+    return {name: parameter.grad for name, parameter in run.trained.items() if parameter.grad is not None}
 
 
 def _agree(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> bool:
