@@ -338,14 +338,18 @@ def test_a_run_enters_where_another_has_ended_and_goes_as_alone(jobs, monkeypatc
         assert_alike(store.find(key), wanted[key])
 
 
-def test_a_run_that_would_go_astray_does_not_enter(jobs, monkeypatch):
+def test_a_run_that_goes_astray_beside_others_does_not_enter(jobs, monkeypatch):
     asked, wanted = jobs[0][:4], jobs[1]
+    tried, real = [], lane_run.try_lanes
 
     def strays(lanes, runs, rows, sizes, is_timed):
-        return Trial((0,) if len(runs) == 1 or len(lanes.tuned) > 3 else (), 1.0, {})
+        tried.append(len(runs))
+        found = real(lanes, runs, rows, sizes, is_timed)
+        return found if len(tried) == 1 else dataclasses.replace(found, strays=(1,))
 
     monkeypatch.setattr(lane_run, "try_lanes", strays)
     report = run_lanes(LaneRequest(tuple(asked), side_by_side=2, places=3))
+    assert tried == [3, 2], "the fourth beside one that goes before it"
     assert report.alone == ((asked[3].spec.key, lane_run.ASTRAY),)
     assert report.n_lanes == 3
     store = Store(asked[0].folder)

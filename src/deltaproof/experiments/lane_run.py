@@ -42,7 +42,7 @@ LaneProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with the run's key, the steps taken, the steps there are, and values by name."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Lane:
     """One of the jobs, ready to be trained."""
 
@@ -78,10 +78,13 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
         wanted = min(most, request.side_by_side or most)
         together = Lanes(ground.backbone, [lane.run.tuned for lane in first], wanted, usual)
         trial = _tried(together, first, request, most)
-        alone += [(first[at].job.spec.key, ASTRAY) for at in trial.strays]
-        fit = [lane for at, lane in enumerate(first) if at not in trial.strays]
+        strays = [first[at] for at in trial.strays]
+        strays += _astray_later(ground, [lane for lane in first if lane not in strays], waiting, together)
+        alone += [(lane.job.spec.key, ASTRAY) for lane in strays]
+        fit, waiting = ([lane for lane in some if lane not in strays] for some in (first, waiting))
         if len(fit) + len(waiting) < 2:
-            return LaneReport((*alone, *((lane.job.spec.key, "no other goes beside it") for lane in fit)))
+            left = [(lane.job.spec.key, "no other goes beside it") for lane in (*fit, *waiting)]
+            return LaneReport((*alone, *left))
         gain = trial.gain if trial.seconds else None
         if request.may_decline and gain is not None and gain < WORTH:
             alone += [(lane.job.spec.key, "lanes do not pay here") for lane in (*fit, *waiting)]
@@ -97,9 +100,8 @@ def run_lanes(request: LaneRequest, progress: LaneProgress = lambda key, step, n
         }
         seconds_each = (time.perf_counter() - clock) / (len(fit) + len(waiting))
         finish = _Finish(ground, store, (*fit, *waiting), facts, memory, seconds_each)
-        strays = _train(together, fit, waiting, places, finish)
-        alone += [(lane.job.spec.key, ASTRAY) for lane in strays]
-        n_lanes = len(fit) + len(waiting) - len(strays)
+        _train(together, fit, waiting, places, finish)
+        n_lanes = len(fit) + len(waiting)
         return LaneReport(
             tuple(alone), n_lanes, together.side_by_side, gain, memory.host_bytes(), memory.device_bytes()
         )
@@ -166,19 +168,31 @@ def _typical_rows(runs: Sequence[Run]) -> list[np.ndarray]:
     return [batches[run.seed] for run in runs]
 
 
-def _train(
-    together: Lanes, fit: Sequence[_Lane], waiting: Sequence[_Lane], places: int, finish: "_Finish"
-) -> list[_Lane]:
+def _astray_later(ground: Ground, fit: Sequence[_Lane], waiting: Sequence[_Lane], together: Lanes) -> list[_Lane]:
+    """Those that are to enter later, and the one beside whom they are tried, whose gradient then is not their own.
+
+    Tried before anything begins, some at a time, as what is under way must not be disturbed.
+    """
+    strays: list[_Lane] = []
+    size = max(1, len(together.tuned) - 1)
+    for at in range(0, len(waiting), size):
+        some = [*fit[:1], *waiting[at : at + size]]
+        lanes = Lanes(ground.backbone, [lane.run.tuned for lane in some], together.side_by_side, together.usual_width)
+        runs = [lane.run for lane in some]
+        found = try_lanes(lanes, runs, _typical_rows(runs), (lanes.side_by_side,), is_timed=False).strays
+        strays += [some[number] for number in found]
+    return strays
+
+
+def _train(together: Lanes, fit: Sequence[_Lane], waiting: Sequence[_Lane], places: int, finish: "_Finish") -> None:
     """Train them, each from where it stands: at its first step, or after a kill further on.
 
     Args:
-        together: the lanes that have been tried, `fit` those whose gradient was their own.
+        together: the lanes that have been tried, `fit` among them.
         waiting: enter one by one where a place is free.
         places: how many there are.
-    Returns:
-        those whose gradient, when they were to enter, was not their own.
     """
-    to_come, strays = deque(waiting), []
+    to_come = deque(waiting)
     live = [lane.run for lane in fit]
     stop_after = (*fit, *waiting)[0].job.spec.training.get("rung_step")  # trials rest there to be compared
     for run in live:
@@ -188,17 +202,13 @@ def _train(
             entering = [to_come.popleft() for _ in range(min(places - len(live), len(to_come)))]
             tuned = [*(run.tuned for run in live), *(lane.run.tuned for lane in entering)]
             together = Lanes(finish.ground.backbone, tuned, together.side_by_side, together.usual_width)
-            runs = [lane.run for lane in entering]
-            found = try_lanes(together, runs, _typical_rows(runs), (together.side_by_side,), is_timed=False).strays
-            strays += [entering[at] for at in found]
-            for run in (run for at, run in enumerate(runs) if at not in found):
-                run.begin()
-                live.append(run)
+            for lane in entering:
+                lane.run.begin()
+                live.append(lane.run)
         under_way, live = live, go(live, together, finish, stop_after, until_one_ends=bool(to_come)) if live else []
         for run in under_way:
             if run not in live:
                 finish.once(run)
-    return strays
 
 
 def _merged_into(tuned: Tuned) -> Iterator[nn.Parameter]:
