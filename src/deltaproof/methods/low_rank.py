@@ -79,7 +79,7 @@ class _AddLowRank(torch.autograd.Function):
         found: list[Tensor | None] = [None, None]
         if of_x:
             frozen = None if weight is None else (g.flatten(0, 1) @ weight.to(g.dtype)).view(rows.shape)
-            both = torch.bmm(g_hidden, down) if frozen is None else frozen.baddbmm_(g_hidden, down)
+            both = torch.bmm(g_hidden, down) if frozen is None else torch.baddbmm(frozen, g_hidden, down)
             found[0] = both.view(shape).to(dtype)
         g_down = torch.bmm(g_hidden.mT, rows) if any(of_factors[:n]) else [None] * n
         g_up = torch.bmm(hidden.mT, g) if any(of_factors[n:]) else [None] * n  # g^T h has few columns and takes longer
