@@ -333,6 +333,8 @@ def main() -> None:
         return
     if options.precision == "auto":
         options.precision = known_precision()
+    if unknown := set(options.ways.split(",")) - set(WAYS):
+        parser.error(f"--ways takes names of {', '.join(WAYS)}, got {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
         os.environ["DELTAPROOF_HOME"] = str(options.folder / "home")
